@@ -1,0 +1,106 @@
+"""What the watcher asks of a framework, and what a framework's adapter tells the watcher.
+
+An adapter knows its framework and nothing of files; the sink knows files and no framework. Both
+run inside the training process: standard library only, besides the adapter's own framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+NAN = float("nan")
+NO_GRADIENT = -1.0  # a norm where there was no gradient: norms are never negative
+
+# The columns of a step, in the journal's order; further learning rates follow.
+STEP_COLUMNS = (
+    "loss",
+    "backward_calls",
+    "lr",
+    "grad_norm",
+    "clip_threshold",
+    "loss_scale",
+    "step_time_s",
+    "nndiag_time_s",
+    "update_gradient_cosine",
+    "update_ratio",
+)
+
+
+@dataclass(slots=True)
+class StepRow:
+    """What is recorded of every optimizer step. NaN: not measured."""
+
+    loss: float = NAN
+    backward_calls: int = 0
+    lrs: Sequence[float] = ()
+    grad_norm: float = NAN  # before clipping
+    clip_threshold: float = NAN
+    loss_scale: float = NAN
+    step_time_s: float = NAN
+    nndiag_time_s: float = NAN
+    update_gradient_cosine: float = NAN
+    update_ratio: float = NAN
+
+    def values(self) -> list[float]:
+        """The row in the order of STEP_COLUMNS, the further learning rates last."""
+        lrs = list(self.lrs) or [NAN]
+        return [
+            self.loss,
+            float(self.backward_calls),
+            lrs[0],
+            self.grad_norm,
+            self.clip_threshold,
+            self.loss_scale,
+            self.step_time_s,
+            self.nndiag_time_s,
+            self.update_gradient_cosine,
+            self.update_ratio,
+            *lrs[1:],
+        ]
+
+
+@dataclass(slots=True)
+class Structure:
+    """The models and optimizers of a process, as process.json shows them."""
+
+    optimizers: list[Mapping[str, object]] = field(default_factory=list)
+    models: list[Mapping[str, object]] = field(default_factory=list)
+    relus: list[Mapping[str, object]] = field(default_factory=list)
+    device: str = ""
+
+
+class Sink(Protocol):
+    """Where an adapter's measurements go."""
+
+    def step(self, optimizer: int, owner: str, step: int, row: StepRow) -> None:
+        """One optimizer step."""
+
+    def layers(self, optimizer: int, owner: str, step: int, values: Mapping[Column, float]) -> None:
+        """The layer statistics of one recorded step."""
+
+    def structure(self, structure: Structure) -> None:
+        """Models and optimizers as they are now known."""
+
+    def nonfinite(self, **origin: object) -> None:
+        """The first tensor that went bad: the fields of `records.NonfiniteOrigin`."""
+
+    def note(self, text: str) -> None:
+        """Something the reader of the report should know."""
+
+
+Column = tuple[str, str]  # metric, where
+
+
+class Adapter(Protocol):
+    """A framework under observation."""
+
+    def attach(self) -> None:
+        """Put the hooks on. Called once, right after the framework was imported."""
+
+    def switch_off(self) -> None:
+        """End the observation, also from inside a hook; the hooks may stay but do nothing."""
+
+    def finish(self) -> None:
+        """The process ends: hand over what is still held."""

@@ -1,0 +1,144 @@
+"""Finds the models of a script that was not changed for us, and the names of their parts.
+
+A global registration hook sees each module take its place in its parent, so from any module that
+runs we can climb to the model it belongs to. Models that were copied or unpickled never registered
+anything; they are found among the modules that ran. Nothing is attached to the user's objects.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+WRAPPERS = {  # class name -> attribute that holds the user's own model
+    "DistributedDataParallel": "module",
+    "DataParallel": "module",
+    "FullyShardedDataParallel": "_fsdp_wrapped_module",
+    "OptimizedModule": "_orig_mod",
+}
+MAX_MODULES = 10_000  # named modules of one model
+MAX_ANCESTORS = 64
+
+
+@dataclass(slots=True)
+class Model:
+    """One model of the script, and what its parts are called."""
+
+    name: str  # class name, made unique
+    root: weakref.ref[nn.Module]
+    modules: dict[int, str] = field(default_factory=dict)  # id(module) -> name
+    parameters: dict[int, str] = field(default_factory=dict)  # id(parameter) -> name
+    layer_of: dict[int, str] = field(default_factory=dict)  # id(parameter) -> module name
+    kinds: dict[str, str] = field(default_factory=dict)  # module name -> class name
+    leaves: set[str] = field(default_factory=set)  # names of modules without children
+    order: dict[str, int] = field(default_factory=dict)  # module name -> place in the forward pass
+
+    def refresh(self) -> None:
+        """Read the names again: layers may have come, gone or materialised."""
+        root = self.root()
+        if root is None:
+            return
+        self.modules.clear()
+        self.parameters.clear()
+        self.layer_of.clear()
+        for name, module in root.named_modules():
+            if len(self.modules) >= MAX_MODULES:
+                break
+            self.modules[id(module)] = name
+            self.kinds[name] = type(module).__name__
+            if not module._modules:
+                self.leaves.add(name)
+            for key, parameter in module._parameters.items():
+                if parameter is not None and id(parameter) not in self.parameters:
+                    self.parameters[id(parameter)] = f"{name}.{key}" if name else key
+                    self.layer_of[id(parameter)] = name
+
+    def live_parameters(self) -> Iterable[nn.Parameter]:
+        root = self.root()
+        return root.parameters() if root is not None else ()
+
+
+class Discovery:
+    """All models seen so far."""
+
+    def __init__(self) -> None:
+        self.models: list[Model] = []
+        self._parent_of: dict[int, tuple[weakref.ref[Any], weakref.ref[Any]]] = {}
+        self._not_models: set[int] = set()
+
+    def install(self) -> None:
+        torch.nn.modules.module.register_module_module_registration_hook(self._registered)
+
+    def _registered(self, parent: nn.Module, name: str, child: Any) -> None:
+        if isinstance(child, nn.Module):
+            key = id(child)
+            gone = weakref.ref(child, lambda _: self._parent_of.pop(key, None))
+            self._parent_of[key] = (gone, weakref.ref(parent))
+
+    def root_of(self, module: nn.Module) -> nn.Module:
+        """The model a module belongs to: its topmost ancestor, freed of parallel wrappers."""
+        top = module
+        for _ in range(MAX_ANCESTORS):
+            child, parent = self._parent_of.get(id(top), (None, None))
+            still_it = child is not None and child() is top  # ids are reused
+            above = parent() if still_it and parent is not None else None
+            if above is None:
+                break
+            top = above
+        while attribute := WRAPPERS.get(type(top).__name__):
+            inner = getattr(top, attribute, None)
+            if not isinstance(inner, nn.Module):
+                break
+            top = inner
+        return top
+
+    def learn(self, seen: Iterable[nn.Module]) -> bool:
+        """Find the models of the modules that ran. True if there was a new one."""
+        unknown = [m for m in seen if not self.knows(m) and id(m) not in self._not_models]
+        if not unknown:
+            return False
+        roots = {id(root): root for root in map(self.root_of, unknown)}
+        # Of copied models every part is its own root: the largest that holds the others is meant.
+        by_size = sorted(roots.values(), key=lambda m: -sum(1 for _ in m.modules()))
+        before = len(self.models)
+        for root in by_size:
+            if self.knows(root):
+                continue
+            if not any(True for _ in root.parameters()):
+                self._not_models.add(id(root))  # a loss, a metric
+                continue
+            self._add(root)
+        return len(self.models) > before
+
+    def _add(self, root: nn.Module) -> None:
+        kind = type(root).__name__
+        taken = {model.name for model in self.models}
+        name, count = kind, 1
+        while name in taken:
+            name, count = f"{kind}-{count}", count + 1
+        model = Model(name, weakref.ref(root))
+        model.refresh()
+        self.models.append(model)
+
+    def knows(self, module: nn.Module) -> bool:
+        return self.place(module) is not None
+
+    def place(self, module: nn.Module) -> tuple[Model, str] | None:
+        """The model a module belongs to, and its name there."""
+        for model in self.models:
+            name = model.modules.get(id(module))
+            if name is not None and model.root() is not None:
+                return model, name
+        return None
+
+    def model_of(self, parameters: Iterable[torch.Tensor]) -> Model | None:
+        """The model that holds most of these parameters."""
+        ids = [id(p) for p in parameters]
+        counts = [(sum(i in m.parameters for i in ids), m) for m in self.models]
+        best = max(counts, key=lambda c: c[0], default=(0, None))
+        return best[1] if best[0] else None

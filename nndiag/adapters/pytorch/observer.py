@@ -1,0 +1,438 @@
+"""The PyTorch adapter: puts the hooks together and tells the sink what each step showed.
+
+The order of a step: forward hooks (measured steps only) -> backward tap -> clip tap -> optimizer
+pre-hook -> the step itself -> optimizer post-hook, which writes. Every entry is guarded: a fault of
+ours is noted and ends our observation, never the training.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import optimizer as torch_optimizer
+
+from nndiag.adapters.base import NAN, Column, Sink, StepRow
+from nndiag.adapters.pytorch.autograd_graph import ForwardMap, ModuleCall, first_nonfinite
+from nndiag.adapters.pytorch.discovery import Discovery, Model
+from nndiag.adapters.pytorch.loss_taps import Backward, Clip, LossTaps, Scalar
+from nndiag.adapters.pytorch.module_hooks import ForwardHook, ModuleStats, should_measure
+from nndiag.adapters.pytorch.optimizer_hooks import Measured, StepObserver, global_norm
+from nndiag.adapters.pytorch.quiet import in_backward, saved_tensor_hooks_are_active, unseen
+from nndiag.adapters.pytorch.structure import describe
+from nndiag.adapters.pytorch.tensor_stats import (
+    ACTIVATION,
+    is_measurable,
+    merge_activation_stats,
+    norms,
+    tensors_in,
+)
+from nndiag.adapters.pytorch.transfer import Transfer
+from nndiag.adapters.pytorch.unit_activity import UnitActivity
+
+MAX_OPTIMIZERS = 16  # followed apart; an optimizer per parameter (optimizer-in-backward) is more
+MAX_ORIGINS = 2  # searches for the first tensor that went bad; each walks the whole graph
+
+
+class Schedule(Protocol):
+    """Which steps get layer statistics."""
+
+    def wants(self, step: int, *, cost_s: float, elapsed_s: float) -> bool: ...
+    def wants_update(self, step: int, *, cost_s: float) -> bool: ...
+    def force(self, steps: int = 1) -> None: ...
+
+
+class Guard(Protocol):
+    """Runs our code inside the training: catches what it raises, and knows what it cost."""
+
+    cost_s: float
+
+    @property
+    def elapsed_s(self) -> float: ...
+    def __call__(self, function: Callable[..., None], /) -> Callable[..., None]: ...
+
+
+class TorchAdapter:
+    """Observes every optimizer and model of this process."""
+
+    def __init__(self, sink: Sink, schedule: Schedule, guard: Guard, max_steps: int | None) -> None:
+        self._sink = sink
+        self._schedule = schedule
+        self._guard = guard
+        self._max_steps = max_steps
+        self._taps = LossTaps()
+        self._discovery = Discovery()
+        self._stats = ModuleStats()
+        self._graph = ForwardMap()
+        self._units = UnitActivity()
+        self._transfer = Transfer()
+        self._forward = ForwardHook(guard(self._on_forward))
+        self._watched: dict[int, tuple[weakref.ref[Any], StepObserver]] = {}
+        self._measured: Measured | None = None
+        self._calls: list[Backward] = []  # of the last step, for optimizers that share a loss
+        self._clips: list[Clip] = []
+        self._origins = 0
+        self._off = False
+
+    # -- putting on and taking off
+
+    def attach(self) -> None:
+        guard = self._guard
+        self._discovery.install()
+        self._forward.install()
+        self._taps.install(guard(self._on_backward), guard(self._on_clip))
+        torch_optimizer.register_optimizer_step_pre_hook(guard(self._before_step))
+        torch_optimizer.register_optimizer_step_post_hook(guard(self._after_step))
+        if self._max_steps is not None:
+            torch_optimizer.register_optimizer_step_post_hook(self._stop_when_done)
+
+    def switch_off(self) -> None:
+        """End the observation; handles stay, since torch cannot lose a hook while it runs them."""
+        self._off = True
+        self._forward.recording = False
+        self._graph.clear()
+        self._stats.clear()
+
+    def finish(self) -> None:
+        self._transfer.drain(wait=True)
+        if self._watched:
+            self._tell_structure()
+
+    # -- forward and backward
+
+    def _on_forward(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if self._off or not should_measure():
+            return
+        with unseen() as allowed:
+            if not allowed:
+                return
+            self._stats.add(module, output)
+            if not module._modules and not in_backward():
+                call = ModuleCall(module, packed=saved_tensor_hooks_are_active())
+                self._graph.note(call, tensors_in(inputs), tensors_in(output))
+
+    def _on_backward(self, loss: Tensor) -> None:
+        if self._off or torch.compiler.is_compiling() or in_backward():
+            return
+        if not is_measurable(loss) or loss.numel() != 1 or loss.grad_fn is None:
+            return
+        with unseen() as allowed:
+            if not allowed:
+                return
+            call = self._taps.saw_backward(loss)
+            if _is_bad(call.value):
+                self._explain_loss(loss, float(call.value))
+            if self._forward.recording:
+                for activation in self._graph.activations(loss):
+                    self._units.see(activation)
+
+    def _explain_loss(self, loss: Tensor, value: float) -> None:
+        """Say which tensor of this graph went bad first."""
+        if self._origins >= MAX_ORIGINS:
+            return
+        self._origins += 1
+        self._schedule.force()
+        self._learn()
+        origin = first_nonfinite(loss)
+        model = self._model_with(origin.where)
+        where = ""
+        if model is not None and origin.where is not None:
+            names = model.parameters if origin.kind == "parameter" else model.layer_of
+            where = names[origin.where]
+        self._sink.nonfinite(
+            step=self._steps(),
+            kind=origin.kind,
+            where=where,
+            value=value,
+            loss_finite=False,
+            detail=origin.detail,
+        )
+
+    def _on_clip(self, *args: Any, **kwargs: Any) -> None:
+        if self._off or torch.compiler.is_compiling():
+            return
+        with unseen():
+            self._taps.saw_clip(*args, **kwargs)
+            if args and self._taps.clips and _is_bad(self._taps.clips[-1].norm):
+                parameters = [args[0]] if isinstance(args[0], Tensor) else list(args[0])
+                self._explain_gradients(parameters)
+
+    def _explain_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Name the parameter whose gradient went bad first, which is the last in forward order."""
+        with_grad = [(p, p.grad.detach()) for p in parameters if p.grad is not None]
+        losses = [c.value for c in self._taps.backwards if not isinstance(c.value, Tensor)]
+        finite = bool(losses) and all(map(math.isfinite, losses))
+        if self._origins >= MAX_ORIGINS or not with_grad or not finite or self._taps.scale():
+            return
+        lengths = [float(n) for n in norms([gradient for _, gradient in with_grad])]
+        pairs = zip(with_grad, lengths, strict=True)
+        bad = [(p, n) for (p, _), n in pairs if not math.isfinite(n)]
+        if not bad:
+            return
+        self._origins += 1
+        self._schedule.force()
+        self._learn()
+        parameter, value = bad[-1]
+        model = self._model_with(id(parameter))
+        self._sink.nonfinite(
+            step=self._steps(),
+            kind="gradient",
+            where=model.parameters[id(parameter)] if model else "",
+            value=value,
+            loss_finite=True,
+            detail=f"{len(bad)} of {len(with_grad)} gradients",
+        )
+
+    # -- the optimizer's step
+
+    def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        if self._off or torch.compiler.is_compiling():
+            return
+        observer = self._observer(optimizer)
+        if observer is None:
+            return
+        with unseen():
+            observer.learning_rates_of_step = observer.learning_rates(optimizer)
+            parameters = observer.parameters(optimizer)
+            self._measured = None
+            if not _has_closure(args, kwargs):
+                self._measured = self._measure(observer, optimizer, parameters)
+                if _is_bad(self._measured.grad_norm):
+                    self._explain_gradients(parameters)
+            if observer.due or observer.follows_update:
+                before = observer.remember(parameters)
+                if self._measured is None:
+                    self._measured = Measured()
+                self._measured.before = before
+
+    def _measure(
+        self, observer: StepObserver, optimizer: Any, parameters: list[Tensor]
+    ) -> Measured:
+        scale = getattr(optimizer, "grad_scale", None)  # fused steps unscale by themselves
+        unscale = 1.0 if scale is None else scale
+        total = not self._taps.clips  # clipping has told the norm already
+        return observer.gradients(parameters, each=observer.due, total=total, unscale=unscale)
+
+    def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        if self._off or torch.compiler.is_compiling():
+            return
+        observer = self._observer(optimizer)
+        if observer is None or observer.learning_rates_of_step is None:
+            return
+        with unseen():
+            parameters = observer.parameters(optimizer)
+            measured = self._measured or Measured()
+            calls, clips = self._taps.backwards, self._taps.clips
+            if _has_closure(args, kwargs):  # backward and clipping ran inside the step
+                before = measured.before
+                measured = self._measure(observer, optimizer, parameters)
+                measured.before = before
+                if len(calls) > 1:  # LBFGS tries several points: the first is where it stood
+                    calls = calls[:1]
+                    observer.forget_update()
+            self._close_step(optimizer, observer, parameters, measured, calls, clips)
+        self._measured = None
+
+    def _close_step(
+        self,
+        optimizer: Any,
+        observer: StepObserver,
+        parameters: list[Tensor],
+        measured: Measured,
+        calls: list[Backward],
+        clips: list[Clip],
+    ) -> None:
+        """Write the row of this step, and its layers if it was a measured one."""
+        if calls:
+            self._calls, self._clips = calls, clips
+        else:  # a second optimizer that steps on the same loss
+            calls, clips = self._calls, clips or self._clips
+        self._taps.backwards, self._taps.clips = [], []
+        now = time.perf_counter()
+        row: dict[str, Scalar] = {
+            "loss": self._taps.loss_of(calls) if calls else NAN,
+            "grad_norm": measured.grad_norm,
+            "clip_threshold": NAN,
+            "loss_scale": self._taps.scale() or NAN,
+            "step_time_s": NAN if observer.last_end_s is None else now - observer.last_end_s,
+            "nndiag_time_s": self._guard.cost_s,
+            "update_gradient_cosine": observer.cosine_with_last_update(parameters),
+            "update_ratio": NAN,
+        }
+        shrunk: Scalar = 1.0
+        if clips:
+            row["clip_threshold"], row["grad_norm"] = self._taps.clip_of(clips)
+            shrunk = _clip_factor(row["clip_threshold"], row["grad_norm"])
+        sizes: list[Tensor] = []
+        moves: list[Tensor] = []
+        if measured.before:
+            sizes, moves = observer.updates(parameters, measured.before)
+            row["update_ratio"] = global_norm(moves) / global_norm(sizes)
+        if observer.due:
+            self._measure_layers(observer, parameters, measured, (sizes, moves), shrunk)
+        self._send_row(observer, row, len(calls))
+        observer.steps += 1
+        observer.last_end_s = now
+        self._plan(observer)
+        if observer.steps in (1, 10, 100) or observer.steps % 1000 == 0:
+            self._tell_structure()
+
+    def _measure_layers(
+        self,
+        observer: StepObserver,
+        parameters: list[Tensor],
+        measured: Measured,
+        sizes_and_moves: tuple[list[Tensor], list[Tensor]],
+        shrunk: Scalar,
+    ) -> None:
+        """Collect the layer statistics of a measured step and send them."""
+        self._learn()
+        columns: list[Column] = []
+        values: list[Scalar] = []
+        names = self._parameter_names(parameters)
+        for p, name, size, moved in zip(parameters, names, *sizes_and_moves, strict=False):
+            columns += [("param_norm", name), ("param_update_norm", name)]
+            values += [size, moved]
+            if id(p) in measured.norms:
+                gradient = measured.norms[id(p)]
+                absent = not isinstance(gradient, Tensor) and gradient < 0
+                columns.append(("param_grad_norm", name))
+                values.append(gradient if absent else gradient * shrunk)
+        model = self._discovery.model_of(parameters)
+        for key, found in self._units.close_step().items():
+            place = self._module_name(key, model)
+            if place is not None:
+                columns += [(metric, place) for metric in found]
+                values += list(found.values())
+        calls = self._take_calls(model)
+        for _, several in calls:
+            for one in several:
+                values += one
+        step, index, owner = observer.steps, observer.index, observer.owner
+
+        def deliver(numbers: list[float]) -> None:
+            found = dict(zip(columns, numbers, strict=False))
+            at = len(columns)
+            for name, several in calls:
+                width = len(ACTIVATION)
+                rows = [numbers[i : i + width] for i in range(at, at + width * len(several), width)]
+                at += width * len(several)
+                merged = merge_activation_stats(rows)
+                found |= {(metric, name): value for metric, value in merged.items()}
+            self._sink.layers(index, owner, step, found)
+
+        self._transfer.send(values, deliver)
+
+    def _take_calls(self, model: Model | None) -> list[tuple[str, list[list[Any]]]]:
+        """The measured module calls that belong to this optimizer's model, in forward order."""
+        taken: list[tuple[str, list[list[Any]]]] = []
+        for key, several in list(self._stats.calls().items()):
+            name = self._module_name(key, model)
+            if name is not None and model is not None:
+                model.order.setdefault(name, len(model.order))
+                taken.append((name, several))
+                self._stats.forget(key)
+        return taken
+
+    def _send_row(self, observer: StepObserver, row: dict[str, Scalar], calls: int) -> None:
+        names, rates = list(row), observer.learning_rates_of_step or []
+        step, index, owner = observer.steps, observer.index, observer.owner
+
+        def deliver(numbers: list[float]) -> None:
+            found = dict(zip(names, numbers, strict=False))
+            lrs = numbers[len(names) :]
+            self._sink.step(index, owner, step, StepRow(backward_calls=calls, lrs=lrs, **found))
+
+        self._transfer.send([*row.values(), *rates], deliver)
+
+    def _plan(self, observer: StepObserver) -> None:
+        """Decide whether the next step of this optimizer is measured, and switch the hook."""
+        guard = self._guard
+        observer.due = self._schedule.wants(
+            observer.steps, cost_s=guard.cost_s, elapsed_s=guard.elapsed_s
+        )
+        observer.follows_update = self._schedule.wants_update(observer.steps, cost_s=guard.cost_s)
+        recording = any(o.due for ref, o in self._watched.values() if ref() is not None)
+        if not recording or len(self._watched) == 1:
+            self._graph.clear()
+        if not recording:
+            self._stats.clear()
+        if recording != self._forward.recording:
+            self._forward.set(recording)
+
+    def _stop_when_done(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        """End the script after `--max-steps`; not guarded, since ending it is the wish."""
+        if self._max_steps is not None and self._steps() >= self._max_steps:
+            raise SystemExit(0)
+
+    # -- names
+
+    def _observer(self, optimizer: Any) -> StepObserver | None:
+        known = self._watched.get(id(optimizer))
+        if known is not None and known[0]() is optimizer:
+            return known[1]
+        if len(self._watched) >= MAX_OPTIMIZERS:
+            return None
+        if len(self._watched) == MAX_OPTIMIZERS - 1:
+            self._sink.note(f"only the first {MAX_OPTIMIZERS} optimizers are followed")
+        self._learn()
+        observer = StepObserver(optimizer, len(self._watched))
+        model = self._discovery.model_of(observer.parameters(optimizer))
+        owner = f"{observer.kind}({model.name})" if model else observer.kind
+        taken = {o.owner for _, o in self._watched.values()}
+        count = 1
+        while owner in taken:
+            owner, count = f"{owner.split('#')[0]}#{count + 1}", count + 1
+        observer.owner = owner
+        self._watched[id(optimizer)] = (weakref.ref(optimizer), observer)
+        return observer
+
+    def _learn(self) -> None:
+        self._discovery.learn(self._stats.modules.values())
+
+    def _steps(self) -> int:
+        """Number of the step under way, of the optimizer that is furthest."""
+        return max((o.steps for _, o in self._watched.values()), default=0)
+
+    def _model_with(self, parameter: int | None) -> Model | None:
+        return next((m for m in self._discovery.models if parameter in m.parameters), None)
+
+    def _module_name(self, key: int, model: Model | None) -> str | None:
+        return model.modules.get(key) if model is not None else None
+
+    def _parameter_names(self, parameters: list[Tensor]) -> list[str]:
+        models = self._discovery.models
+        return [
+            next((m.parameters[id(p)] for m in models if id(p) in m.parameters), f"parameter {i}")
+            for i, p in enumerate(parameters)
+        ]
+
+    def _tell_structure(self) -> None:
+        for model in self._discovery.models:
+            model.refresh()
+        alive = [(o, optimizer) for ref, o in self._watched.values() if (optimizer := ref())]
+        self._sink.structure(describe(self._discovery, alive, self._units.spellings))
+
+
+def _has_closure(args: Any, kwargs: Any) -> bool:
+    """Whether `step` was called with a closure; `args[0]` is the optimizer itself."""
+    return (len(args) > 1 and callable(args[1])) or callable(kwargs.get("closure"))
+
+
+def _is_bad(value: Scalar) -> bool:
+    """NaN or infinite; False while it is still on a GPU, where asking would wait for it."""
+    if isinstance(value, Tensor) and value.device.type != "cpu":
+        return False
+    return not math.isfinite(float(value)) and value is not NAN
+
+
+def _clip_factor(threshold: Scalar, norm: Scalar) -> Scalar:
+    """By how much clipping shrank the gradients: multiply to undo it."""
+    if isinstance(norm, Tensor):
+        return torch.clamp((norm + 1e-6) / threshold, min=1.0)
+    return max(1.0, (norm + 1e-6) / float(threshold)) if float(threshold) > 0 else 1.0

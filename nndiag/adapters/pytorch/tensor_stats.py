@@ -1,0 +1,138 @@
+"""Numbers of one tensor, kept on its device until the whole step is fetched at once.
+
+Shapes: N samples (first dimension), C units or channels, S positions, E elements in all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+ELEMENTS = 1 << 16  # a statistic reads at most about so many elements of a tensor
+UNIT_ELEMENTS = 1 << 20  # the search for dead units wants many samples, and costs one comparison
+SAMPLES = 16  # and at least so many samples, where there are
+
+ACTIVATION = (
+    "activation_count",
+    "activation_samples",
+    "activation_mean",
+    "activation_variance",
+    "activation_sample_variance",
+    "activation_abs_max",
+    "activation_zeros",
+    "activation_nonfinite",
+)
+
+
+def is_measurable(value: object) -> bool:
+    """A plain, dense, real floating-point tensor with something in it."""
+    return (
+        isinstance(value, Tensor)
+        and type(value) in (Tensor, torch.nn.Parameter)
+        and value.layout is torch.strided
+        and value.is_floating_point()
+        and value.numel() > 0
+        and value.device.type != "meta"
+        and not torch._C._functorch.is_functorch_wrapped_tensor(value)
+    )
+
+
+def tensors_in(output: object, depth: int = 3) -> Iterator[Tensor]:
+    """The tensors of a module's output, at most a few levels and eight items deep."""
+    if isinstance(output, Tensor):
+        yield output
+    elif depth and isinstance(output, tuple | list):
+        for item in output[:8]:
+            yield from tensors_in(item, depth - 1)
+    elif depth and isinstance(output, dict):
+        for item in list(output.values())[:8]:
+            yield from tensors_in(item, depth - 1)
+
+
+def subsample(x: Tensor, elements: int = ELEMENTS) -> Tensor:
+    """The first samples of `x`, thinned along the rest if they are still too many: (n, ...)."""
+    if x.numel() <= elements or x.ndim == 0:
+        return x
+    row = x.numel() // x.shape[0]
+    x = x[: max(SAMPLES, elements // row)]
+    if x.numel() > 2 * elements:
+        x = x.flatten(1)[:, :: math.ceil(x.numel() / elements)]
+    return x
+
+
+def activation_stats(output: Tensor) -> list[Tensor | float]:
+    """The statistics named in ACTIVATION, each a number or a 0-dim tensor on the same device.
+
+    The sample variance is taken over the first dimension for every element and then averaged: it
+    is the part of the variance that depends on the input. A deep net with a bias can keep a pooled
+    variance of 1e-3 while its sample variance is 1e-17 and nothing passes.
+    """
+    x = subsample(output.detach())
+    if x.dtype is not torch.float32 and x.dtype is not torch.float64:
+        x = x.float()
+    variance, mean = torch.var_mean(x, correction=0)
+    samples = x.shape[0] if x.ndim > 1 else 1
+    across = x.var(0, correction=0).mean() if samples > 1 else float("nan")
+    return [
+        float(x.numel()),
+        float(samples),
+        mean,
+        variance,
+        across,
+        x.abs().amax(),
+        x.numel() - torch.count_nonzero(x),
+        torch.count_nonzero(x * 0),  # NaN and infinity times 0 are NaN, which is not zero
+    ]
+
+
+def merge_activation_stats(calls: list[list[float]]) -> dict[str, float]:
+    """One set of statistics from several calls in a step (micro-batches, a reused module).
+
+    Means and variances are merged exactly (Chan et al. 1979), weighted by element count.
+    """
+    count = sum(c[0] for c in calls)
+    mean = sum(c[0] * c[2] for c in calls) / count
+    variance = sum(c[0] * (c[3] + (c[2] - mean) ** 2) for c in calls) / count
+    across = [(c[0], c[4]) for c in calls if c[1] > 1]
+    weight = sum(w for w, _ in across)
+    return {
+        "activation_count": count,
+        "activation_mean": mean,
+        "activation_variance": variance,
+        "activation_sample_variance": (
+            sum(w * v for w, v in across) / weight if weight else float("nan")
+        ),
+        "activation_abs_max": _max(c[5] for c in calls),
+        "activation_zero_fraction": sum(c[6] for c in calls) / count,
+        "activation_nonfinite": sum(c[7] for c in calls),
+    }
+
+
+def _max(values: Iterator[float]) -> float:
+    """The largest value; NaN if any is NaN (Python's max would depend on the order)."""
+    found = list(values)
+    return float("nan") if any(math.isnan(v) for v in found) else max(found)
+
+
+def by_unit(x: Tensor, unit_axis: int) -> Tensor:
+    """`x` as (n, C): all samples and positions of each unit."""
+    return x.movedim(unit_axis, -1).reshape(-1, x.shape[unit_axis])
+
+
+def norms(tensors: list[Tensor]) -> list[Tensor]:
+    """Euclidean norm of each tensor. Shapes: any; one fused kernel per device and dtype."""
+    dense = [t for t in tensors if t.layout is torch.strided]
+    found = iter(torch._foreach_norm(dense)) if dense else iter(())
+    return [
+        next(found) if t.layout is torch.strided else t.coalesce().values().norm() for t in tensors
+    ]
+
+
+def sample_of(tensor: Tensor, elements: int) -> Tensor:
+    """Up to `elements` coordinates of a tensor, always the same ones: (n,)."""
+    flat = tensor.detach().reshape(-1)
+    stride = math.ceil(flat.numel() / elements) if elements else 1
+    return flat[::stride] if stride > 1 else flat

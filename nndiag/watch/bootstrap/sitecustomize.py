@@ -1,0 +1,101 @@
+"""Runs at the start of every Python process under `nndiag watch`, before the user's script.
+
+The folder of this file stands first on PYTHONPATH, so Python's own `site` imports it. It must be
+invisible: it takes itself off `sys.path`, runs the `sitecustomize` that it hides, imports nothing
+that the script could want to shadow, and only waits for torch. Without NNDIAG_RUN it does nothing.
+"""
+
+import os
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def _run_the_hidden_sitecustomize():
+    """Import the sitecustomize that ours stands in front of, if there is one."""
+    ours = sys.modules.pop("sitecustomize", None)
+    try:
+        __import__("sitecustomize")
+    except ImportError as error:
+        if error.name != "sitecustomize":
+            raise
+    finally:
+        if ours is not None:
+            sys.modules.setdefault("sitecustomize", ours)
+
+
+class _AfterImport:
+    """A meta-path finder that calls back when one of the awaited modules has been executed."""
+
+    def __init__(self):
+        self.awaited = {"torch": _attach}
+
+    def find_spec(self, name, path=None, target=None):
+        callback = self.awaited.get(name)
+        if callback is None:
+            return None
+        for finder in sys.meta_path:
+            find = getattr(finder, "find_spec", None)
+            spec = find(name, path, target) if find and finder is not self else None
+            if spec is not None:
+                if hasattr(spec.loader, "exec_module"):
+                    del self.awaited[name]
+                    spec.loader = _Loader(spec.loader, callback)
+                return spec
+        return None
+
+
+class _Loader:
+    """The module's own loader; says when it is done, and leaves no trace on the module."""
+
+    def __init__(self, loader, callback):
+        self._loader = loader
+        self._callback = callback
+
+    def __getattr__(self, name):
+        return getattr(self._loader, name)
+
+    def create_module(self, spec):
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module):
+        module.__spec__.loader = module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        try:
+            self._callback(module)
+        except Exception as error:  # whatever is wrong with us is not the script's business
+            _give_up(f"{type(error).__name__}: {error}")
+
+
+def _attach(torch):
+    """torch is there: load nndiag from beside this file, whatever the environment, and start."""
+    if "nndiag" not in sys.modules:
+        import importlib.util
+
+        package = os.path.dirname(os.path.dirname(HERE))
+        spec = importlib.util.spec_from_file_location(
+            "nndiag", os.path.join(package, "__init__.py"), submodule_search_locations=[package]
+        )
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["nndiag"] = module
+        spec.loader.exec_module(module)
+    from nndiag.watch import session
+
+    session.start(torch, _finder.awaited)
+
+
+def _give_up(reason):
+    """Leave the reason where the supervisor finds it."""
+    try:
+        path = os.path.join(os.environ["NNDIAG_RUN"], f"failed-{os.getpid()}")
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(reason)
+    except OSError:
+        pass
+
+
+sys.path[:] = [folder for folder in sys.path if os.path.abspath(folder or ".") != HERE]
+_run_the_hidden_sitecustomize()
+if os.environ.get("NNDIAG_RUN") and os.environ.get("NNDIAG") != "0":
+    _finder = _AfterImport()
+    sys.meta_path.insert(0, _finder)

@@ -1,0 +1,148 @@
+"""The watching of one process: attach, guard, end. Standard library only; runs inside the training.
+
+A fault of ours never stops or changes the training: it is caught, written down, and after a few
+the observation ends for good. What the user's own code raises passes through untouched.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from nndiag.watch.logger_taps import await_loggers
+from nndiag.watch.output_tap import OutputTap
+from nndiag.watch.recorder import Recorder
+from nndiag.watch.schedule import Schedule
+
+MAX_FAULTS = 3  # of our own, before the observation ends
+
+
+class Guard:
+    """Wraps everything of ours that runs inside the training; counts its time and its faults."""
+
+    def __init__(self) -> None:
+        self.cost_s = 0.0
+        self.off = False
+        self._began_s = time.perf_counter()
+        self._depth = 0
+        self._faults = 0
+        self._on_fault: Callable[[str, bool], None] = lambda reason, final: None
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the first of our hooks ran."""
+        return time.perf_counter() - self._began_s
+
+    def when_it_fails(self, on_fault: Callable[[str, bool], None]) -> None:
+        self._on_fault = on_fault
+
+    def __call__(self, function: Callable[..., None]) -> Callable[..., None]:
+        clock = time.perf_counter
+
+        @functools.wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> None:
+            # One of ours inside another of ours (a print of our own, say) is not the script's.
+            if self.off or self._depth:
+                return
+            self._depth = 1
+            began = clock()
+            try:
+                function(*args, **kwargs)
+            except Exception as error:  # not BaseException: Ctrl-C and exit are the user's
+                self._fault(f"{function.__qualname__}: {type(error).__name__}: {error}"[:500])
+            finally:
+                self.cost_s += clock() - began
+                self._depth = 0
+
+        return guarded
+
+    def _fault(self, reason: str) -> None:
+        self._faults += 1
+        final = self._faults >= MAX_FAULTS
+        self.off = final
+        try:
+            self._on_fault(reason, final)
+        except Exception:  # the journal itself is what fails: there is nowhere left to say it
+            self.off = True
+
+
+class Session:
+    """One process under observation."""
+
+    def __init__(self, torch: Any, run_dir: str, settings: dict[str, Any]) -> None:
+        from nndiag.adapters.pytorch.observer import TorchAdapter
+
+        self._run_dir = run_dir
+        self._guard = Guard()
+        self._recorder = Recorder(run_dir, "torch", str(torch.__version__))
+        schedule = Schedule(
+            settings.get("every", "auto"), float(settings.get("overhead_percent", 2.0)) / 100
+        )
+        self._adapter = TorchAdapter(
+            self._recorder, schedule, self._guard, settings.get("max_steps")
+        )
+        self._guard.when_it_fails(self._failed)
+
+    def start(self, awaited: dict[str, Callable[[Any], None]]) -> None:
+        """Attach. `awaited`: modules whose import the bootstrap waits for, with what to do then."""
+        self._adapter.attach()
+        for stream, name in ((sys.stdout, "stdout"), (sys.stderr, "stderr")):
+            if stream is not None:
+                report = functools.partial(self._report, name)
+                OutputTap(stream, report).install(self._guard)
+        await_loggers(awaited, self._guard, self._report)
+        atexit.register(self._finish)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forked)
+        marker = os.open(
+            os.path.join(self._run_dir, f"attached-{os.getpid()}"), os.O_CREAT | os.O_WRONLY, 0o600
+        )
+        os.close(marker)
+
+    def _report(self, source: str, name: str, value: float) -> None:
+        self._recorder.metric(name, value, source)
+
+    def _failed(self, reason: str, final: bool) -> None:
+        if final:
+            self._adapter.switch_off()
+            step = self._recorder.newest_step
+            self._recorder.event("observation-ended", step=step, reason=reason)
+        else:
+            self._recorder.note(f"a fault of nndiag's own, observation goes on: {reason}")
+
+    def _finish(self) -> None:
+        """At exit: what is still held, and how it ended."""
+        try:
+            if not self._guard.off:
+                self._adapter.finish()
+            if self._recorder.recording:
+                self._write_ending()
+            self._recorder.close()
+        except Exception:  # at exit there is nobody left to tell
+            return
+
+    def _write_ending(self) -> None:
+        elapsed = self._guard.elapsed_s
+        percent = 100 * self._guard.cost_s / elapsed if elapsed > 0 else 0.0
+        self._recorder.event("overhead", percent=percent, seconds=self._guard.cost_s)
+        raised = getattr(sys, "last_type", None)
+        how = "finished" if raised is None else "exception"
+        self._recorder.event("exit", how=how, what=getattr(raised, "__name__", ""))
+
+    def _forked(self) -> None:
+        """In a forked child: the files are the parent's, so a child that trains is not followed."""
+        self._guard.off = True
+        self._adapter.switch_off()
+        atexit.unregister(self._finish)
+
+
+def start(torch: Any, awaited: dict[str, Callable[[Any], None]]) -> None:
+    """Called by the bootstrap as soon as torch has been imported."""
+    settings = json.loads(os.environ.get("NNDIAG_SETTINGS") or "{}")
+    Session(torch, os.environ["NNDIAG_RUN"], settings).start(awaited)
