@@ -8,7 +8,7 @@ anything; they are found among the modules that ran. Nothing is attached to the 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +37,7 @@ class Model:
     kinds: dict[str, str] = field(default_factory=dict)  # module name -> class name
     leaves: set[str] = field(default_factory=set)  # names of modules without children
     order: dict[str, int] = field(default_factory=dict)  # module name -> place in the forward pass
+    prefix: str = ""  # of all names, where an optimizer holds models whose parts share names
 
     def refresh(self) -> None:
         """Read the names again: layers may have come, gone or materialised."""
@@ -46,7 +47,7 @@ class Model:
         self.modules.clear()
         self.parameters.clear()
         self.layer_of.clear()
-        for name, module in root.named_modules():
+        for name, module in root.named_modules(prefix=self.prefix):
             if len(self.modules) >= MAX_MODULES:
                 break
             self.modules[id(module)] = name
@@ -69,16 +70,25 @@ class Discovery:
     def __init__(self) -> None:
         self.models: list[Model] = []
         self._parent_of: dict[int, tuple[weakref.ref[Any], weakref.ref[Any]]] = {}
-        self._not_models: set[int] = set()
+        self._holder_of: dict[int, weakref.ref[Any]] = {}  # id(parameter) -> its module
+        self._not_models: dict[int, weakref.ref[Any]] = {}
 
-    def install(self) -> None:
-        torch.nn.modules.module.register_module_module_registration_hook(self._registered)
+    def install(self, guard: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
+        place = torch.nn.modules.module
+        place.register_module_module_registration_hook(guard(self._registered))
+        place.register_module_parameter_registration_hook(guard(self._holds))
 
     def _registered(self, parent: nn.Module, name: str, child: Any) -> None:
         if isinstance(child, nn.Module):
             key = id(child)
             gone = weakref.ref(child, lambda _: self._parent_of.pop(key, None))
             self._parent_of[key] = (gone, weakref.ref(parent))
+
+    def _holds(self, module: nn.Module, name: str, parameter: Any) -> None:
+        if parameter is not None:
+            key = id(parameter)
+            gone = weakref.ref(module, lambda _: self._holder_of.pop(key, None))
+            self._holder_of[key] = gone
 
     def root_of(self, module: nn.Module) -> nn.Module:
         """The model a module belongs to: its topmost ancestor, freed of parallel wrappers."""
@@ -99,7 +109,7 @@ class Discovery:
 
     def learn(self, seen: Iterable[nn.Module]) -> bool:
         """Find the models of the modules that ran. True if there was a new one."""
-        unknown = [m for m in seen if not self.knows(m) and id(m) not in self._not_models]
+        unknown = [m for m in seen if not self.knows(m) and not self._is_no_model(m)]
         if not unknown:
             return False
         roots = {id(root): root for root in map(self.root_of, unknown)}
@@ -110,10 +120,20 @@ class Discovery:
             if self.knows(root):
                 continue
             if not any(True for _ in root.parameters()):
-                self._not_models.add(id(root))  # a loss, a metric
+                self._not_models[id(root)] = weakref.ref(root)  # a loss, a metric
                 continue
             self._add(root)
         return len(self.models) > before
+
+    def learn_holders(self, parameters: Iterable[torch.Tensor]) -> None:
+        """Find the models of these parameters, though none of their modules was seen to run."""
+        known = {key for model in self.alive() for key in model.parameters}
+        refs = [self._holder_of.get(id(p)) for p in parameters if id(p) not in known]
+        self.learn([module for ref in refs if ref is not None and (module := ref()) is not None])
+
+    def _is_no_model(self, module: nn.Module) -> bool:
+        ref = self._not_models.get(id(module))
+        return ref is not None and ref() is module  # ids are reused
 
     def _add(self, root: nn.Module) -> None:
         kind = type(root).__name__
@@ -130,15 +150,26 @@ class Discovery:
 
     def place(self, module: nn.Module) -> tuple[Model, str] | None:
         """The model a module belongs to, and its name there."""
-        for model in self.models:
+        for model in self.alive():
             name = model.modules.get(id(module))
-            if name is not None and model.root() is not None:
+            if name is not None:
                 return model, name
         return None
 
-    def model_of(self, parameters: Iterable[torch.Tensor]) -> Model | None:
-        """The model that holds most of these parameters."""
+    def alive(self) -> list[Model]:
+        return [model for model in self.models if model.root() is not None]
+
+    def models_of(self, parameters: Iterable[torch.Tensor]) -> list[Model]:
+        """The models that hold these parameters; first the one that holds most."""
         ids = [id(p) for p in parameters]
-        counts = [(sum(i in m.parameters for i in ids), m) for m in self.models]
-        best = max(counts, key=lambda c: c[0], default=(0, None))
-        return best[1] if best[0] else None
+        counts = [(sum(i in m.parameters for i in ids), m) for m in self.alive()]
+        return [m for n, m in sorted(counts, key=lambda c: -c[0]) if n]
+
+    def tell_apart(self, models: Iterable[Model]) -> None:
+        """Give the names of one optimizer's models a prefix where they would be the same."""
+        taken: set[str] = set()
+        for model in models:
+            if not taken.isdisjoint({*model.modules.values(), *model.parameters.values()}):
+                model.prefix = model.name
+                model.refresh()
+            taken |= {*model.modules.values(), *model.parameters.values()}

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nndiag.adapters.pytorch.quiet import leave_to_python
 from nndiag.adapters.pytorch.tensor_stats import is_measurable
 
 Scalar = float | Tensor  # a number, or one that is still on its device
@@ -63,6 +64,7 @@ class LossTaps:
         """Tap `Tensor.backward`, `GradScaler.scale` and gradient clipping by norm."""
         from torch.nn.utils import clip_grad
 
+        leave_to_python(MethodTap.__get__)
         torch.Tensor.backward = MethodTap(torch.Tensor.backward, on_backward)  # type: ignore
         scaler = torch.amp.GradScaler
         scaler.scale = MethodTap(scaler.scale, self._remember_scaler)  # type: ignore

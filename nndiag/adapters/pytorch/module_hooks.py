@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nndiag.adapters.pytorch.quiet import in_backward
+from nndiag.adapters.pytorch.quiet import in_backward, is_captured, leave_to_python
 from nndiag.adapters.pytorch.tensor_stats import activation_stats, is_measurable, tensors_in
 
 OTHER_GLOBAL_HOOKS = (
@@ -81,6 +81,7 @@ class ForwardHook:
     def __init__(self, observe: Callable[[nn.Module, Any, Any], None]) -> None:
         self._observe = observe
         self._handle: Any = None
+        self._fixed = False  # once compiled code has been made with or without the hook
         self.recording = False
 
     def install(self) -> None:
@@ -90,7 +91,8 @@ class ForwardHook:
     def set(self, recording: bool) -> None:
         """Switch measuring on or off. Never called from inside a forward."""
         self.recording = recording
-        if recording == (self._handle is not None) or compiler_has_run():
+        self._fixed = self._fixed or compiler_has_run()
+        if recording == (self._handle is not None) or self._fixed:
             return
         if recording:
             observe, state = self._observe, self
@@ -102,7 +104,7 @@ class ForwardHook:
                     observe(module, inputs, output)
 
             register = nn.modules.module.register_module_forward_hook
-            self._handle = register(nndiag_hook)
+            self._handle = register(leave_to_python(nndiag_hook))
         else:
             self._handle.remove()
             self._handle = None
@@ -115,12 +117,16 @@ class ForwardHook:
 def compiler_has_run() -> bool:
     """Whether torch.compile has traced anything in this process."""
     dynamo = sys.modules.get("torch._dynamo.utils")
-    return dynamo is not None and bool(dynamo.counters["frames"])
+    return dynamo is not None and bool(dynamo.counters.get("frames"))
 
 
 def should_measure() -> bool:
-    """A forward of training: with gradients, and not under a tracer."""
-    return torch.is_grad_enabled() and not torch._C._get_tracing_state()
+    """A forward of training: with gradients, and recorded by no tracer."""
+    return (
+        torch.is_grad_enabled()
+        and not torch._C._get_tracing_state()
+        and not is_captured()
+    )
 
 
 def _hide_from_compile_warning(hook: ForwardHook) -> None:

@@ -23,7 +23,13 @@ from nndiag.adapters.pytorch.discovery import Discovery, Model
 from nndiag.adapters.pytorch.loss_taps import Backward, Clip, LossTaps, Scalar
 from nndiag.adapters.pytorch.module_hooks import ForwardHook, ModuleStats, should_measure
 from nndiag.adapters.pytorch.optimizer_hooks import Measured, StepObserver, global_norm
-from nndiag.adapters.pytorch.quiet import in_backward, saved_tensor_hooks_are_active, unseen
+from nndiag.adapters.pytorch.quiet import (
+    in_backward,
+    is_captured,
+    leave_to_python,
+    saved_tensor_hooks_are_active,
+    unseen,
+)
 from nndiag.adapters.pytorch.structure import describe
 from nndiag.adapters.pytorch.tensor_stats import (
     ACTIVATION,
@@ -36,6 +42,7 @@ from nndiag.adapters.pytorch.transfer import Transfer
 from nndiag.adapters.pytorch.unit_activity import UnitActivity
 
 MAX_OPTIMIZERS = 16  # followed apart; an optimizer per parameter (optimizer-in-backward) is more
+RESTING_STEPS = 200  # of other optimizers, after which one that made no step does not count
 MAX_ORIGINS = 2  # searches for the first tensor that went bad; each walks the whole graph
 
 
@@ -72,24 +79,38 @@ class TorchAdapter:
         self._units = UnitActivity()
         self._transfer = Transfer()
         self._forward = ForwardHook(guard(self._on_forward))
-        self._watched: dict[int, tuple[weakref.ref[Any], StepObserver]] = {}
+        self._observers: list[StepObserver] = []
+        self._watched: dict[int, tuple[weakref.ref[Any], StepObserver]] = {}  # by id(optimizer)
         self._measured: Measured | None = None
         self._calls: list[Backward] = []  # of the last step, for optimizers that share a loss
         self._clips: list[Clip] = []
+        self._done: dict[int, int] = {}  # id(optimizer) -> steps, also when we observe no more
+        self._newest = 0  # steps of all optimizers together
         self._origins = 0
+        self._cost_told_s = 0.0
         self._off = False
 
     # -- putting on and taking off
 
     def attach(self) -> None:
-        guard = self._guard
-        self._discovery.install()
+        guard = self._entry
+        self._discovery.install(guard)
         self._forward.install()
         self._taps.install(guard(self._on_backward), guard(self._on_clip))
         torch_optimizer.register_optimizer_step_pre_hook(guard(self._before_step))
         torch_optimizer.register_optimizer_step_post_hook(guard(self._after_step))
         if self._max_steps is not None:
             torch_optimizer.register_optimizer_step_post_hook(self._stop_when_done)
+
+    def _entry(self, function: Callable[..., None]) -> Callable[..., None]:
+        """What the hooks call: guarded, and nothing at all where a compiler would take it in."""
+        guarded = self._guard(function)
+
+        def entry(*args: Any, **kwargs: Any) -> None:
+            if not torch.compiler.is_compiling():  # first: anything else would be traced
+                guarded(*args, **kwargs)
+
+        return leave_to_python(entry)
 
     def switch_off(self) -> None:
         """End the observation; handles stay, since torch cannot lose a hook while it runs them."""
@@ -117,7 +138,7 @@ class TorchAdapter:
                 self._graph.note(call, tensors_in(inputs), tensors_in(output))
 
     def _on_backward(self, loss: Tensor) -> None:
-        if self._off or torch.compiler.is_compiling() or in_backward():
+        if self._off or in_backward() or is_captured():
             return
         if not is_measurable(loss) or loss.numel() != 1 or loss.grad_fn is None:
             return
@@ -154,7 +175,7 @@ class TorchAdapter:
         )
 
     def _on_clip(self, *args: Any, **kwargs: Any) -> None:
-        if self._off or torch.compiler.is_compiling():
+        if self._off or is_captured():
             return
         with unseen():
             self._taps.saw_clip(*args, **kwargs)
@@ -191,7 +212,7 @@ class TorchAdapter:
     # -- the optimizer's step
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        if self._off or torch.compiler.is_compiling():
+        if self._off or is_captured():
             return
         observer = self._observer(optimizer)
         if observer is None:
@@ -219,7 +240,7 @@ class TorchAdapter:
         return observer.gradients(parameters, each=observer.due, total=total, unscale=unscale)
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        if self._off or torch.compiler.is_compiling():
+        if self._off or is_captured():
             return
         observer = self._observer(optimizer)
         if observer is None or observer.learning_rates_of_step is None:
@@ -260,7 +281,7 @@ class TorchAdapter:
             "clip_threshold": NAN,
             "loss_scale": self._taps.scale() or NAN,
             "step_time_s": NAN if observer.last_end_s is None else now - observer.last_end_s,
-            "nndiag_time_s": self._guard.cost_s,
+            "nndiag_time_s": self._guard.cost_s - self._cost_told_s,
             "update_gradient_cosine": observer.cosine_with_last_update(parameters),
             "update_ratio": NAN,
         }
@@ -275,6 +296,7 @@ class TorchAdapter:
             row["update_ratio"] = global_norm(moves) / global_norm(sizes)
         if observer.due:
             self._measure_layers(observer, parameters, measured, (sizes, moves), shrunk)
+        self._cost_told_s = self._guard.cost_s
         self._send_row(observer, row, len(calls))
         observer.steps += 1
         observer.last_end_s = now
@@ -303,13 +325,12 @@ class TorchAdapter:
                 absent = not isinstance(gradient, Tensor) and gradient < 0
                 columns.append(("param_grad_norm", name))
                 values.append(gradient if absent else gradient * shrunk)
-        model = self._discovery.model_of(parameters)
-        for key, found in self._units.close_step().items():
-            place = self._module_name(key, model)
-            if place is not None:
-                columns += [(metric, place) for metric in found]
-                values += list(found.values())
-        calls = self._take_calls(model)
+        models = self._discovery.models_of(parameters)
+        for key, found in self._units.close_step(_modules_of(models)).items():
+            place = next(m.modules[key] for m in models if key in m.modules)
+            columns += [(metric, place) for metric in found]
+            values += list(found.values())
+        calls = self._take_calls(models)
         for _, several in calls:
             for one in several:
                 values += one
@@ -328,12 +349,13 @@ class TorchAdapter:
 
         self._transfer.send(values, deliver)
 
-    def _take_calls(self, model: Model | None) -> list[tuple[str, list[list[Any]]]]:
-        """The measured module calls that belong to this optimizer's model, in forward order."""
+    def _take_calls(self, models: list[Model]) -> list[tuple[str, list[list[Any]]]]:
+        """The measured module calls that belong to this optimizer's models, in forward order."""
         taken: list[tuple[str, list[list[Any]]]] = []
         for key, several in list(self._stats.calls().items()):
-            name = self._module_name(key, model)
-            if name is not None and model is not None:
+            model = next((m for m in models if key in m.modules), None)
+            if model is not None:
+                name = model.modules[key]
                 model.order.setdefault(name, len(model.order))
                 taken.append((name, several))
                 self._stats.forget(key)
@@ -357,8 +379,11 @@ class TorchAdapter:
             observer.steps, cost_s=guard.cost_s, elapsed_s=guard.elapsed_s
         )
         observer.follows_update = self._schedule.wants_update(observer.steps, cost_s=guard.cost_s)
-        recording = any(o.due for ref, o in self._watched.values() if ref() is not None)
-        if not recording or len(self._watched) == 1:
+        # An optimizer that rests, after a warm-up phase say, must not keep the measuring on.
+        observer.newest = self._newest = self._newest + 1
+        in_use = [o for o in self._observers if self._newest - o.newest < RESTING_STEPS]
+        recording = any(o.due for o in in_use)
+        if not recording or len(in_use) == 1:
             self._graph.clear()
         if not recording:
             self._stats.clear()
@@ -367,7 +392,11 @@ class TorchAdapter:
 
     def _stop_when_done(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         """End the script after `--max-steps`; not guarded, since ending it is the wish."""
-        if self._max_steps is not None and self._steps() >= self._max_steps:
+        if torch.compiler.is_compiling():
+            return
+        key = id(optimizer)
+        self._done[key] = self._done.get(key, 0) + 1
+        if self._max_steps is not None and self._done[key] >= self._max_steps:
             raise SystemExit(0)
 
     # -- names
@@ -376,20 +405,38 @@ class TorchAdapter:
         known = self._watched.get(id(optimizer))
         if known is not None and known[0]() is optimizer:
             return known[1]
-        if len(self._watched) >= MAX_OPTIMIZERS:
+        observer = self._successor(optimizer) or self._new_observer(optimizer)
+        if observer is not None:
+            self._watched[id(optimizer)] = (weakref.ref(optimizer), observer)
+        return observer
+
+    def _successor(self, optimizer: Any) -> StepObserver | None:
+        """The observer of an optimizer that this one takes the place of.
+
+        A script that makes its optimizer anew for each epoch still is one training.
+        """
+        observer = next((o for o in self._observers if o.is_for(optimizer)), None)
+        if observer is not None:
+            observer.forget_update()
+        return observer
+
+    def _new_observer(self, optimizer: Any) -> StepObserver | None:
+        count = len(self._observers)
+        if count >= MAX_OPTIMIZERS:
             return None
-        if len(self._watched) == MAX_OPTIMIZERS - 1:
+        if count == MAX_OPTIMIZERS - 1:
             self._sink.note(f"only the first {MAX_OPTIMIZERS} optimizers are followed")
         self._learn()
-        observer = StepObserver(optimizer, len(self._watched))
-        model = self._discovery.model_of(observer.parameters(optimizer))
-        owner = f"{observer.kind}({model.name})" if model else observer.kind
-        taken = {o.owner for _, o in self._watched.values()}
-        count = 1
-        while owner in taken:
-            owner, count = f"{owner.split('#')[0]}#{count + 1}", count + 1
-        observer.owner = owner
-        self._watched[id(optimizer)] = (weakref.ref(optimizer), observer)
+        observer = StepObserver(optimizer, count)
+        parameters = observer.parameters(optimizer)
+        self._discovery.learn_holders(parameters)
+        models = self._discovery.models_of(parameters)
+        self._discovery.tell_apart(models)
+        kind = f"{observer.kind}({models[0].name})" if models else observer.kind
+        taken = {o.owner for o in self._observers}
+        names = (f"{kind}#{i}" if i > 1 else kind for i in range(1, MAX_OPTIMIZERS + 1))
+        observer.owner = next(name for name in names if name not in taken)
+        self._observers.append(observer)
         return observer
 
     def _learn(self) -> None:
@@ -397,16 +444,13 @@ class TorchAdapter:
 
     def _steps(self) -> int:
         """Number of the step under way, of the optimizer that is furthest."""
-        return max((o.steps for _, o in self._watched.values()), default=0)
+        return max((o.steps for o in self._observers), default=0)
 
     def _model_with(self, parameter: int | None) -> Model | None:
-        return next((m for m in self._discovery.models if parameter in m.parameters), None)
-
-    def _module_name(self, key: int, model: Model | None) -> str | None:
-        return model.modules.get(key) if model is not None else None
+        return next((m for m in self._discovery.alive() if parameter in m.parameters), None)
 
     def _parameter_names(self, parameters: list[Tensor]) -> list[str]:
-        models = self._discovery.models
+        models = self._discovery.alive()
         return [
             next((m.parameters[id(p)] for m in models if id(p) in m.parameters), f"parameter {i}")
             for i, p in enumerate(parameters)
@@ -417,6 +461,10 @@ class TorchAdapter:
             model.refresh()
         alive = [(o, optimizer) for ref, o in self._watched.values() if (optimizer := ref())]
         self._sink.structure(describe(self._discovery, alive, self._units.spellings))
+
+
+def _modules_of(models: list[Model]) -> set[int]:
+    return {key for model in models for key in model.modules}
 
 
 def _has_closure(args: Any, kwargs: Any) -> bool:

@@ -5,6 +5,7 @@ Shapes: P parameters with a gradient. Norms are Euclidean; gradient norms are th
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +36,8 @@ class StepObserver:
     def __init__(self, optimizer: torch.optim.Optimizer, index: int) -> None:
         self.index = index
         self.owner = ""
+        self.newest = 0  # when it made its newest step, in steps of all optimizers
+        self._parameters = [weakref.ref(p) for p in self.parameters(optimizer)]
         self.kind = type(optimizer).__name__
         self.steps = 0
         self.due = True  # whether the step under way gets layer statistics
@@ -42,6 +45,15 @@ class StepObserver:
         self.last_end_s: float | None = None
         self.learning_rates_of_step: list[Scalar] | None = None
         self._update: dict[int, Tensor] = {}  # id(parameter) -> samples of the last update
+
+    def is_for(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether `optimizer` is of the same kind and holds the same parameters."""
+        parameters = self.parameters(optimizer)
+        return (
+            type(optimizer).__name__ == self.kind
+            and len(parameters) == len(self._parameters)
+            and all(ref() is p for ref, p in zip(self._parameters, parameters, strict=True))
+        )
 
     def parameters(self, optimizer: torch.optim.Optimizer) -> list[Tensor]:
         return [p for group in optimizer.param_groups for p in group["params"]]

@@ -8,6 +8,7 @@ So every one of ours runs in `unseen()`.
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import torch
 import torch.utils._python_dispatch as python_dispatch
@@ -28,24 +29,50 @@ class unseen:
     def __enter__(self) -> bool:
         self._grad = torch.is_grad_enabled()
         self._stack: contextlib.ExitStack | None = None
-        torch._C._set_grad_enabled(False)
         modes = torch._C._len_torch_dispatch_stack() > 0
         functions = torch._C._len_torch_function_stack() > 0
+        allowed = True
         if modes or functions or torch._C._is_any_autocast_enabled():  # seldom: keep it cheap
-            if modes and _disable_current_modes is None:
-                return False
-            self._stack = contextlib.ExitStack()
+            allowed = self._set_aside(modes, functions)
+        torch._C._set_grad_enabled(False)  # last: `__exit__` does not run if this method raises
+        return allowed
+
+    def _set_aside(self, modes: bool, functions: bool) -> bool:
+        """Switch the user's modes off until `__exit__`; False if we cannot."""
+        if modes and _disable_current_modes is None:
+            return False
+        with contextlib.ExitStack() as stack:
             if modes and _disable_current_modes is not None:
-                self._stack.enter_context(_disable_current_modes())
+                stack.enter_context(_disable_current_modes())
             if functions:
-                self._stack.enter_context(torch._C.DisableTorchFunction())
-            self._stack.enter_context(torch._C._DisableAutocast())
+                stack.enter_context(torch._C.DisableTorchFunction())
+            stack.enter_context(torch._C._DisableAutocast())
+            self._stack = stack.pop_all()
         return True
 
     def __exit__(self, *error: object) -> None:
+        torch._C._set_grad_enabled(self._grad)
         if self._stack is not None:
             self._stack.close()
-        torch._C._set_grad_enabled(self._grad)
+
+
+def leave_to_python(function: Any) -> Any:
+    """Have torch.compile run `function`, and all that it calls, as they are.
+
+    Inside a compiled region that fell back to Python, torch tries to compile each function that is
+    called, ours too: graphs, warnings and even endless recursion would be the user's.
+    """
+    frames = getattr(torch._C._dynamo, "eval_frame", None)
+    if hasattr(frames, "set_code_exec_strategy"):  # private; torch >= 2.7
+        skip = frames._FrameAction.SKIP
+        strategy = frames._FrameExecStrategy(skip, skip)  # itself, and what it calls
+        frames.set_code_exec_strategy(function.__code__, strategy)
+    return function
+
+
+def is_captured() -> bool:
+    """Whether a CUDA graph records what runs now: reading a number would spoil the user's graph."""
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
 
 
 def in_backward() -> bool:

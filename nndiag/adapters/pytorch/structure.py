@@ -26,12 +26,12 @@ def describe(
     structure = Structure()
     held: dict[int, tuple[str, float | None]] = {}
     for observer, optimizer in watched:
-        model = discovery.model_of(observer.parameters(optimizer))
+        models = discovery.models_of(observer.parameters(optimizer))
         structure.optimizers.append(
             {
                 "owner": observer.owner,
                 "kind": observer.kind,
-                "model": model.name if model else "",
+                "model": models[0].name if models else "",
                 "settings": observer.settings(optimizer),
             }
         )
@@ -39,12 +39,12 @@ def describe(
             lr = group.get("lr")
             for parameter in group["params"]:
                 held[id(parameter)] = (observer.owner, lr if isinstance(lr, (int, float)) else None)
-    for model in discovery.models:
+    for model in discovery.alive():
         structure.models.append(_model(model, held))
-    device = next((str(p.device) for m in discovery.models for p in m.live_parameters()), "")
+    device = next((str(p.device) for m in discovery.alive() for p in m.live_parameters()), "")
     structure.device = device
     for key, spelling in relus.items():
-        name = next((m.modules[key] for m in discovery.models if key in m.modules), None)
+        name = next((m.modules[key] for m in discovery.alive() if key in m.modules), None)
         if name is not None:
             structure.relus.append({"name": name[:MAX_NAME], "spelling": spelling})
     return structure

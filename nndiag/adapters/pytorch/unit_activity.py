@@ -5,6 +5,7 @@ Shapes: C units of one activation, n samples and positions of one batch.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 import torch
@@ -38,7 +39,7 @@ class UnitActivity:
     spellings: dict[int, str] = field(default_factory=dict)
     _alive: dict[int, Tensor] = field(default_factory=dict)  # of the step under way
     _samples: dict[int, int] = field(default_factory=dict)
-    _saturated: dict[int, list[Tensor]] = field(default_factory=dict)
+    _saturated: dict[int, tuple[Tensor, int]] = field(default_factory=dict)  # sum of shares, calls
 
     def see(self, activation: Activation) -> None:
         """Take one activation of the step under way."""
@@ -48,7 +49,8 @@ class UnitActivity:
             middle, scale = (0.0, 1.0) if activation.saturating == "tanh" else (0.5, 2.0)
             at_limit = ((x - middle) * scale).abs() > SATURATED[activation.saturating]
             share = (at_limit.float().mean(0) > SATURATED_SAMPLES).float().mean()
-            self._saturated.setdefault(key, []).append(share)
+            total, calls = self._saturated.get(key, (0.0, 0))
+            self._saturated[key] = (total + share, calls + 1)
             return
         alive = (x > 0).any(0)
         before = self._alive.get(key)
@@ -58,11 +60,14 @@ class UnitActivity:
         self._samples[key] = self._samples.get(key, 0) + x.shape[0]
         self.spellings[key] = activation.spelling
 
-    def close_step(self) -> dict[int, dict[str, Scalar]]:
-        """The statistics of the step under way, per module id; begins the next step."""
+    def close_step(self, modules: Container[int]) -> dict[int, dict[str, Scalar]]:
+        """The statistics of the step under way of those `modules`, by id; begins the next step.
+
+        What is known of other modules waits for the step of the optimizer that holds them.
+        """
         found: dict[int, dict[str, Scalar]] = {}
-        for key, alive in self._alive.items():
-            n = self._samples[key]
+        for key in [key for key in self._alive if key in modules]:
+            alive, n = self._alive.pop(key), self._samples.pop(key)
             units = self.relus.get(key)
             if units is None or units.idle.shape != alive.shape:
                 units = self.relus[key] = Units(torch.zeros_like(alive, dtype=torch.int64))
@@ -73,10 +78,7 @@ class UnitActivity:
                 "dead_unit_fraction": (units.idle >= window).float().mean(),
                 "dead_unit_samples": float(window),
             }
-        for key, shares in self._saturated.items():
-            share = torch.stack(shares).mean()
-            found.setdefault(key, {})["saturated_unit_fraction"] = share
-        self._alive.clear()
-        self._samples.clear()
-        self._saturated.clear()
+        for key in [key for key in self._saturated if key in modules]:
+            total, calls = self._saturated.pop(key)
+            found.setdefault(key, {})["saturated_unit_fraction"] = total / calls
         return found

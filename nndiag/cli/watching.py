@@ -1,0 +1,252 @@
+"""From a command to its ending, with all that is said on the way: shared by `watch` and `demo`.
+
+Everything is said on standard error, in lines that begin with `nndiag:` while the script runs. What
+goes wrong before the start is an error; afterwards nothing of ours changes how the script ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+from nndiag.watch import launchers, run_directory, supervisor
+from nndiag.watch.checkup import Checkup
+from nndiag.watch.command import Command
+from nndiag.watch.run_directory import RunDirectory
+from nndiag.watch.supervisor import Ending, WatchSettings
+
+if TYPE_CHECKING:
+    from nndiag.records import Diagnosis
+
+FOUND = 1  # exit status under --fail-on
+
+
+def run(
+    command: Command,
+    settings: WatchSettings,
+    *,
+    run_dir: Path | None = None,
+    live: bool | None = None,
+    fail_on: tuple[str, ...] = (),
+) -> Ending:
+    """Run the command under observation and report; how it ended.
+
+    Raises `CannotStart` as long as nothing has been run. Does not return where a launcher or
+    another watch owns this process: then it becomes the command.
+    """
+    if os.environ.get(supervisor.RUN_VARIABLE):
+        _say("already inside a watched run: this part is recorded there")
+        supervisor.become(command, os.environ)
+    if launchers.launcher_of(os.environ):
+        _become_rank(command, settings, run_dir)
+    directory = _directory(command, settings, run_dir)
+    _say(f"recording to {shortest(directory.path)}")
+    if command.blinded_by:
+        _say(f"{command.blinded_by} keeps Python from loading us: nothing will be observed")
+    watched = _Watched(command, settings, directory)
+    try:
+        ending = watched.run(live)
+    except BaseException:
+        directory.discard()
+        raise
+    return _after(watched, ending, fail_on)
+
+
+def end_as(ending: Ending) -> NoReturn:
+    """End this process as the script ended."""
+    if ending.signal is not None:
+        supervisor.end_by(ending.signal)
+    raise typer.Exit(ending.status or 0)
+
+
+def finding_names(option: str, given: str | None) -> tuple[str, ...]:
+    """The severities and findings of `NAME,...`. Raises `BadUsage` for one that does not exist."""
+    if given is None:
+        return ()
+    from nndiag.cli import planned
+    from nndiag.detectors import catalogue
+    from nndiag.settings import SEVERITIES, unknown
+
+    known = (*SEVERITIES, *catalogue.names())
+    names = tuple(name.strip() for name in given.split(",") if name.strip())
+    for name in names:
+        if name in planned.FINDINGS and name not in known:
+            raise planned.not_built_yet(f"{option} {name}")
+        if name not in known:
+            raise unknown("finding", name, known, option)
+    return names
+
+
+class _Watched:
+    """A command, its run directory, and the eye that is kept on it."""
+
+    def __init__(self, command: Command, settings: WatchSettings, directory: RunDirectory) -> None:
+        self.command = command
+        self.directory = directory
+        self.stopped_by = ""  # the finding that --stop-on stopped it for
+        self._settings = settings
+        self._checkup: Checkup | None = None
+
+    def run(self, live: bool | None) -> Ending:
+        """Start it and wait, with a live view where there is a terminal for one."""
+        environment = supervisor.watched_environment(
+            os.environ, self.directory.path, self._settings
+        )
+        drawn = _wants_view(live)
+        if drawn or self._settings.stop_on:
+            self._checkup = Checkup(self.directory.path)
+        try:
+            if drawn and self._checkup is not None:
+                from nndiag.watch.live import LiveView
+                from nndiag.watch.relay import run_on_terminal
+
+                view = LiveView(self.directory.path, self.command.label, self._checkup)
+                return run_on_terminal(self.command, environment, self._tick, view)
+            return supervisor.run(self.command, environment, self._tick)
+        finally:
+            if self._checkup is not None:
+                self._checkup.close()
+
+    def _tick(self, child: subprocess.Popen[bytes]) -> None:
+        """Look at the findings so far, and stop the script where it was asked for."""
+        if self._checkup is None or not self._checkup.poll() or self.stopped_by:
+            return
+        wanted = self._settings.stop_on
+        found = [each for each in self._checkup.findings if each.matches(wanted)]
+        if found:
+            self.stopped_by = found[0].name
+            child.terminate()
+
+
+def _become_rank(command: Command, settings: WatchSettings, run_dir: Path | None) -> NoReturn:
+    """One of several processes of a launcher: record, and leave display and report to others."""
+    name = launchers.shared_run_name(command.stem, os.environ)
+    directory = run_directory.make(
+        run_dir, stem=name, script=command.label, settings=settings.as_dict(), shared=True
+    )
+    if launchers.rank_of(os.environ) == 0:
+        shown = shortest(directory.path)
+        _say(f"recording to {shown}; afterwards: nndiag analyze {shown}")
+    environment = supervisor.watched_environment(os.environ, directory.path, settings)
+    supervisor.become(command, environment)
+
+
+def _directory(command: Command, settings: WatchSettings, run_dir: Path | None) -> RunDirectory:
+    return run_directory.make(
+        run_dir, stem=command.stem, script=command.label, settings=settings.as_dict()
+    )
+
+
+def _wants_view(live: bool | None) -> bool:
+    if live is False or os.name != "posix":
+        return False
+    from nndiag.watch import relay
+
+    possible = relay.is_possible(os.environ)
+    if live and not possible:
+        _say("--live needs a terminal that can be drawn on: going on without")
+    return possible
+
+
+def _after(watched: _Watched, ending: Ending, fail_on: tuple[str, ...]) -> Ending:
+    """Close the run and report. Whatever fails here, the ending stays the script's."""
+    try:
+        watched.directory.close(status=ending.status, signal=ending.signal, seconds=ending.seconds)
+        if _tell(watched, ending, fail_on) and ending.succeeded:
+            return Ending(FOUND, None, ending.seconds)
+    except (Exception, KeyboardInterrupt) as error:
+        path = shortest(watched.directory.path)
+        reason = f"{type(error).__name__}: {error}".rstrip(": ")
+        _say(f"no report ({reason}); to try again: nndiag analyze {path}")
+    return ending
+
+
+def _tell(watched: _Watched, ending: Ending, fail_on: tuple[str, ...]) -> bool:
+    """Say how it ended and what was found; whether a finding is among those that fail the run."""
+    if watched.stopped_by:
+        _say(f"stopped the script: {watched.stopped_by} (--stop-on)")
+    elif ending.signal is not None:
+        _say(f"the script was ended by {_signal_name(ending.signal)}")
+    if reason := _nothing_recorded(watched):
+        _say(reason)
+        return False
+    from nndiag import analysis
+
+    path = shortest(watched.directory.path)
+    result = analysis.analyze(path)
+    for error in result.errors:
+        _say(f"{error.where}: {error.what}")
+    _show(result.diagnoses)
+    _say(f"the report again: nndiag analyze {path}")
+    return _fails(result.diagnoses, fail_on)
+
+
+def _nothing_recorded(watched: _Watched) -> str:
+    """Why there is nothing to judge, in one line; empty where there is."""
+    directory, command = watched.directory, watched.command
+    if directory.stepped():
+        return ""
+    if failures := directory.failures():
+        return f"could not observe the script: {failures[0]}"
+    if directory.attached():
+        return "the script imported torch, but no optimizer made a step: nothing to diagnose"
+    if command.blinded_by:
+        return f"nothing was observed: {command.blinded_by} keeps Python from loading us"
+    reason = "the script never imported torch: nothing to diagnose"
+    if command.argv[0] != sys.executable:
+        reason += " (or it ran under python -E, -I or -S, which keep us out)"
+    return reason
+
+
+def _show(diagnoses: tuple[Diagnosis, ...]) -> None:
+    from nndiag.cli.output import screen_width, show_lines
+    from nndiag.reports import page
+
+    can_draw = (sys.stderr.encoding or "").lower().replace("-", "") == "utf8"
+    width = screen_width(sys.stderr)
+    print(file=sys.stderr)
+    show_lines(page.report(diagnoses, width=width, ascii_only=not can_draw), sys.stderr)
+    print(file=sys.stderr)
+
+
+def _fails(diagnoses: tuple[Diagnosis, ...], fail_on: tuple[str, ...]) -> bool:
+    from nndiag.records import Severity
+
+    severities = [word for word in Severity if str(word) in fail_on]
+    limit = min(severities, default=None)
+    return any(
+        finding.name in fail_on or (limit is not None and finding.severity >= limit)
+        for diagnosis in diagnoses
+        for finding in diagnosis.findings
+    )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+    hints = {"SIGKILL": ", as the system does when memory runs out"}
+    return name + hints.get(name, "")
+
+
+def shortest(path: Path) -> str:
+    """`path` from here, if that is shorter."""
+    try:
+        relative = os.path.relpath(path)
+    except (OSError, ValueError):
+        return str(path)
+    return relative if len(relative) < len(str(path)) else str(path)
+
+
+def _say(text: str) -> None:
+    """One line of ours. A standard error that is gone is no reason to fail."""
+    with contextlib.suppress(OSError, ValueError):
+        print(f"nndiag: {text}", file=sys.stderr, flush=True)

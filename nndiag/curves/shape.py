@@ -1,0 +1,228 @@
+"""The shape of one loss curve: levels, noise, trend, excursions. Measured once, used by many.
+
+A `Curve` is built from a `Series` and kept for the next detector that asks for the same one.
+Everything is measured on u, a scale on which noise has about the same width all along:
+
+    u = log(loss + eps), eps = 1 % of the first level                        losses >= 0
+    u = asinh((loss - median) / spread)                                      losses of any sign
+
+Without eps, a run that interpolates its data (loss -> 1e-6) makes log loss so wide that every
+rule fires. Shapes: T finite points, B = 20 blocks. Source: research E3, E9 of the project.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+from nndiag.curves import robust
+from nndiag.curves.segments import SameSeries
+from nndiag.records import Series
+
+Array = np.ndarray
+
+BLOCKS = 20  # blocks of a trend; research section 4
+SMALLEST_NOISE = 0.005  # in u: finer than this, nothing is called a change
+EPS_SHARE = 0.01  # of the first losses
+LARGEST = 1e150  # of a loss: sums and squares of it must not overflow
+NOISE_WINDOW = 100  # points over which the noise is taken as constant
+NOISE_WINDOWS = 300  # at most; longer windows in longer runs
+COARSE = 2000  # blocks to which long series are reduced for baselines
+
+
+class Curve:
+    """One series, measured. All arrays belong to its finite points."""
+
+    def __init__(self, series: Series) -> None:
+        good = np.isfinite(series.values)
+        self.series = series
+        self.finite = good
+        self.steps: Array = series.steps[good]
+        self.values: Array = np.clip(series.values[good], -LARGEST, LARGEST)
+
+    def __len__(self) -> int:
+        return int(self.values.size)
+
+    @cached_property
+    def positive(self) -> bool:
+        """The loss is bounded by zero, so ratios mean something. One stray negative does not count."""
+        values = robust.thinned(self.values)
+        return bool(len(self) and np.quantile(values, 0.01) >= 0 and np.median(values) > 0)
+
+    @cached_property
+    def u(self) -> Array:
+        """(T,) the loss on the scale that all rules use."""
+        if self.positive:
+            eps = EPS_SHARE * max(self._first_level(), 1e-300)
+            return np.log(np.maximum(self.values, 0.0) + eps)
+        width = robust.spread(self.values) or float(np.std(self.values)) or 1.0
+        return np.arcsinh((self.values - np.median(self.values)) / width)
+
+    def _first_level(self) -> float:
+        """Of the untrained model: the first twenty, but not where the run blew up among them."""
+        usual = max(float(self.values[0]), robust.middle(robust.thinned(self.values)))
+        return min(float(np.median(self.values[:20])), usual)
+
+    @cached_property
+    def opening(self) -> int:
+        """Points at the start that may behave as they like: a high first loss is no event."""
+        return max(2, min(20, len(self) // 50))
+
+    @cached_property
+    def blocks(self) -> Array:
+        """(B,) medians of u."""
+        return robust.block_medians(self.u, min(BLOCKS, max(1, len(self) // 3)))
+
+    @cached_property
+    def value_blocks(self) -> Array:
+        """(B,) medians of the loss itself."""
+        return robust.block_medians(self.values, min(BLOCKS, max(1, len(self) // 3)))
+
+    @cached_property
+    def start(self) -> float:
+        """The level of the loss at the start: median of the first few points."""
+        return robust.middle(self.values[: max(1, min(5, len(self) // 20))])
+
+    @cached_property
+    def end(self) -> float:
+        """The level of the loss at the end: median of the last twentieth, three points or more."""
+        return robust.middle(self.values[-max(3, len(self) // BLOCKS) :])
+
+    @cached_property
+    def best(self) -> float:
+        """The lowest level that was held for a block."""
+        return float(min(self.value_blocks.min(), self.end))
+
+    @cached_property
+    def way(self) -> float:
+        """How far the loss came down, from its highest level at the start to its best."""
+        first = self.values[: max(1, len(self) // 50)]
+        return max(self.start, robust.middle(first)) - self.best
+
+    @cached_property
+    def _stride(self) -> int:
+        return max(1, math.ceil(len(self) / COARSE))
+
+    @cached_property
+    def _coarse(self) -> Array:
+        return self.u if self._stride == 1 else robust.block_medians(self.u, COARSE)
+
+    def _spread_out(self, coarse: Array) -> Array:
+        """(T,) a value of each coarse block, given to all its points."""
+        if self._stride == 1:
+            return coarse
+        edges = robust.block_edges(len(self), COARSE)
+        return np.repeat(coarse, np.diff(edges))
+
+    @cached_property
+    def smooth(self) -> Array:
+        """(T,) u without noise: a running median over about a fiftieth of the run."""
+        width = min(101, max(5, self._coarse.size // 50))
+        return self._spread_out(robust.running_median(self._coarse, width))
+
+    @cached_property
+    def baseline(self) -> Array:
+        """(T,) the best level held so far: the lowest trailing median. It never rises.
+
+        A level that is left upward stays the measure of what comes later, so a rise that never
+        comes back is as visible at its end as at its beginning.
+        """
+        coarse = self._coarse
+        width = min(50, max(5, coarse.size // 20))
+        held = robust.trailing_median(coarse, width)
+        held[: width // 2] = coarse[: width // 2].max(initial=-np.inf)  # too few to be a level
+        held = np.minimum.accumulate(np.concatenate([held[:1], held[:-1]]))
+        return self._spread_out(held)
+
+    @cached_property
+    def noise(self) -> Array:
+        """(T,) width of the noise of u around its smooth course, upper tail respected.
+
+        Measured in windows and taken as the median of five of them, so that a spike does not
+        widen the noise it is measured by.
+        """
+        rest = self.u - self.smooth
+        first = self._noise_of(rest, np.zeros(len(self), dtype=bool))
+        height = self.u - self.baseline
+        out = (robust.median_of_three(height) > 3.0 * first) & (height > 0.3)
+        # An event must not widen the noise it is measured by; much that stands out is the noise.
+        return self._noise_of(rest, out) if 0 < np.mean(out) < 0.1 else first
+
+    def _noise_of(self, rest: Array, left_out: Array) -> Array:
+        windows = min(NOISE_WINDOWS, max(1, len(self) // NOISE_WINDOW))
+        edges = robust.block_edges(len(self), windows)
+        local = np.array(
+            [
+                robust.upper_spread(rest[a:b][~left_out[a:b]], far=windows >= 5)
+                for a, b in zip(edges, edges[1:], strict=False)
+            ]
+        )
+        steady = robust.running_median(local, 5)
+        return np.maximum(SMALLEST_NOISE, np.repeat(steady, np.diff(edges)))
+
+    @cached_property
+    def typical_noise(self) -> float:
+        return robust.middle(robust.thinned(self.noise)) if len(self) else 0.0
+
+    @cached_property
+    def level_noise(self) -> float:
+        """How far the median of a block wanders by noise alone, in u."""
+        per_block = max(1.0, len(self) / max(1, self.blocks.size))
+        return 1.25 * self.typical_noise / math.sqrt(per_block)
+
+    def row_of(self, step: int) -> int:
+        """Index of the first point at or after `step`."""
+        return int(np.searchsorted(self.steps, step))
+
+    def part(self, first: int, last: int | None = None) -> Trend:
+        """The trend over the points first..last."""
+        return trend(self.u[first:last])
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """The change of u over a stretch, with its 95 % interval (Theil-Sen on 20 block medians)."""
+
+    change: float
+    low: float
+    high: float
+    kendall: float  # Mann-Kendall z; negative where it falls
+
+    def flat(self, within: float) -> bool:
+        """An equivalence claim: the whole interval lies within +-`within`."""
+        return -within <= self.low and self.high <= within
+
+
+def trend(u_T: Array) -> Trend:
+    medians = robust.block_medians(u_T, min(BLOCKS, max(1, u_T.size // 2)))
+    slope, low, high = robust.theil_sen(medians)
+    count = max(0, medians.size - 1)
+    return Trend(slope * count, low * count, high * count, robust.mann_kendall(medians))
+
+
+@dataclass(frozen=True, slots=True)
+class Excursion:
+    """A stretch in which the loss stood above its own earlier level. Rows count finite points."""
+
+    first: int  # row of the last calm point before it
+    peak: int
+    last: int  # row of the first point that is back; the last row where it never is
+    recovered: bool
+    score: float  # height at the peak, in widths of the noise
+    rise: float  # height at the peak, in u
+    onset: int  # points from the calm level to half the height
+    baseline: float  # level before, in units of the loss
+    together: float = float("nan")  # largest z of the gradient norm around the onset
+
+
+@lru_cache(maxsize=16)
+def _curve(key: SameSeries) -> Curve:
+    return Curve(key.series)
+
+
+def curve_of(series: Series) -> Curve:
+    """The measured curve of a series; measured once."""
+    return _curve(SameSeries(series))

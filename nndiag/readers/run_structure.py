@@ -1,0 +1,94 @@
+"""process.json and events of a run directory as records: optimizers, layers, parameters, origins.
+
+Whatever does not have the form that the journal promises is left out: one odd entry costs itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from nndiag.readers.run_series import number
+from nndiag.records import Layer, NonfiniteOrigin, Optimizer, Parameter
+
+JsonObject = Mapping[str, Any]
+
+
+def optimizers(process: JsonObject, steps: Mapping[str, int]) -> tuple[Optimizer, ...]:
+    """The optimizers that made steps. `steps` has their number for each owner."""
+    told = {text(entry, "owner"): entry for entry in objects(process, "optimizers")}
+    found = []
+    for owner, count in steps.items():
+        entry = told.get(owner, {})
+        kind = text(entry, "kind") or re.split(r"\W", owner)[0]  # "Adam(Net)" is an Adam
+        listed = entry.get("settings")
+        settings = listed.items() if isinstance(listed, dict) else ()
+        numbers = ((name, number(value)) for name, value in settings)
+        kept = tuple((name, value) for name, value in numbers if value is not None)
+        found.append(Optimizer(owner, kind, count, kept))
+    return tuple(found)
+
+
+def layers(process: JsonObject) -> tuple[Layer, ...]:
+    return tuple(
+        Layer(
+            name=text(layer, "name"),
+            kind=text(layer, "kind"),
+            order=whole(layer, "order"),
+            model=text(model, "name"),
+            parameters=tuple(name for name in items(layer, "parameters") if isinstance(name, str)),
+        )
+        for model in objects(process, "models")
+        for layer in objects(model, "layers")
+    )
+
+
+def parameters(process: JsonObject) -> tuple[Parameter, ...]:
+    return tuple(
+        Parameter(
+            name=text(parameter, "name"),
+            shape=tuple(size for size in items(parameter, "shape") if isinstance(size, int)),
+            requires_grad=parameter.get("requires_grad") is not False,
+            optimizer=text(parameter, "optimizer") or None,
+            model=text(model, "name"),
+            layer=text(parameter, "layer"),
+            lr=number(parameter.get("lr")),
+        )
+        for model in objects(process, "models")
+        for parameter in objects(model, "parameters")
+    )
+
+
+def origins(events: Iterable[JsonObject]) -> Iterator[NonfiniteOrigin]:
+    """The tensors that went bad, in the order in which it was seen."""
+    for event in events:
+        value = number(event.get("value"))
+        if event.get("event") == "nonfinite" and isinstance(event.get("step"), int):
+            yield NonfiniteOrigin(
+                step=event["step"],
+                kind=text(event, "kind"),
+                where=text(event, "where"),
+                value=float("nan") if value is None else value,
+                loss_finite=event.get("loss_finite") is True,
+                detail=text(event, "detail"),
+            )
+
+
+def text(entry: JsonObject, key: str) -> str:
+    value = entry.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def whole(entry: JsonObject, key: str) -> int:
+    value = entry.get(key)
+    return value if isinstance(value, int) else 0
+
+
+def items(entry: JsonObject, key: str) -> list[Any]:
+    value = entry.get(key)
+    return value if isinstance(value, list) else []
+
+
+def objects(entry: JsonObject, key: str) -> Iterator[JsonObject]:
+    return (item for item in items(entry, key) if isinstance(item, dict))

@@ -1,0 +1,112 @@
+"""The report for programs: one JSON document.
+
+History of the format:
+    nndiag.report/1    first
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from nndiag import __version__
+from nndiag.errors import NndiagError
+from nndiag.records import Diagnosis, Finding, Number, Remedy, Run
+from nndiag.reports.wording import recorded_steps
+
+SCHEMA = "nndiag.report/1"
+
+
+def text(
+    diagnoses: Sequence[Diagnosis],
+    errors: Sequence[NndiagError] = (),
+    skipped: Sequence[NndiagError] = (),
+) -> str:
+    """The document, ending in a newline. The same diagnoses give the same text."""
+    document = {
+        "schema": SCHEMA,
+        "nndiag": __version__,
+        "runs": [_run(diagnosis) for diagnosis in diagnoses],
+        "errors": [_error(error) for error in errors],
+        "skipped": [_error(error) for error in skipped],
+    }
+    # ASCII only, and DEL escaped too: so no text from data can do anything to a terminal.
+    return json.dumps(document, indent=2, allow_nan=False).replace("\x7f", "\\u007f") + "\n"
+
+
+def _error(error: NndiagError) -> dict[str, str]:
+    return {"path": _text(error.where), "what": _text(error.what), "do": _text(error.do)}
+
+
+def _run(diagnosis: Diagnosis) -> dict[str, Any]:
+    run = diagnosis.run
+    return {
+        "path": _text(run.path),
+        "format": _text(run.format),
+        "verdict": str(diagnosis.verdict),
+        "steps": _steps(run),
+        "series": list(dict.fromkeys(_text(s.label) for s in run.series if not s.where)),
+        "layers": len(run.layers),
+        "findings": [_finding(finding) for finding in diagnosis.findings],
+        "abstained": [
+            {"name": _text(a.name), "reason": _text(a.reason)} for a in diagnosis.abstained
+        ],
+        "notes": [_text(note) for note in diagnosis.notes],
+    }
+
+
+def _steps(run: Run) -> dict[str, int | None]:
+    first, last, count = recorded_steps(run) or (None, None, 0)
+    return {"first": first, "last": last, "recorded": count}
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "name": _text(finding.name),
+        "severity": str(finding.severity),
+        "confidence": _value(finding.confidence),
+        "series": _text(finding.series),
+        "owner": _text(finding.owner),
+        "layers": [_text(layer) for layer in finding.layers],
+        "step_start": _step(finding.step_start),
+        "step_end": _step(finding.step_end),
+        "message": _text(finding.message),
+        "evidence": {_text(e.name): _value(e.measured) for e in finding.evidence},
+        "limits": {_text(e.name): _value(e.limit) for e in finding.evidence if e.limit is not None},
+        "symptoms": [_finding(symptom) for symptom in finding.symptoms],
+        "remedies": [_remedy(remedy) for remedy in finding.remedies],
+    }
+
+
+def _remedy(remedy: Remedy) -> dict[str, Any]:
+    return {
+        "name": _text(remedy.name),
+        "setting": _text(remedy.setting),
+        "from": _value(remedy.old),
+        "to": _value(remedy.new),
+        "text": _text(remedy.text),
+        "why": _text(remedy.why),
+    }
+
+
+def _step(step: int | None) -> int | None:
+    return None if step is None else int(step)
+
+
+def _text(value: object) -> str:
+    """A string that every JSON parser takes: halves of surrogate pairs become U+FFFD."""
+    return str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _value(value: Number | bool | str | None) -> Number | bool | str | None:
+    """A JSON value: numpy's numbers become Python's, what JSON has no number for a string."""
+    value = getattr(value, "item", lambda: value)()
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, str):
+        return _text(value)
+    if math.isfinite(value):
+        return float(value)
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

@@ -1,0 +1,324 @@
+"""Runs the command on a terminal of its own, and draws the live view under what it writes there.
+
+Keys go to the script, its bytes to the screen, whatever happens to the view: a fault in drawing
+ends the drawing. The price of a pseudo-terminal is that the script is hung up when we are killed,
+which is why only a person's own terminal gets one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+import tty
+from collections.abc import Iterator, Mapping, Sequence
+from types import FrameType
+from typing import Any, Protocol
+
+from nndiag.watch.command import Command
+from nndiag.watch.screen import Output, Screen
+from nndiag.watch.supervisor import Ending, Tick, forwarding, start
+
+DRAW_EVERY_S = 0.25
+PAINT_EVERY_S = 2.0  # all of the view, should something have damaged it
+VIEW_AFTER_S = 0.7  # a script that ends sooner is not bothered with a view
+HELD_S = 0.05  # how long half an escape sequence waits for its other half
+TICK_S = 0.5
+POLL_S = 0.1
+READ_BYTES = 1 << 16
+STDIN, STDOUT = 0, 1
+
+
+class View(Protocol):
+    """What is drawn."""
+
+    def lines(self, columns: int, rows: int) -> Sequence[str]:
+        """The newest state as `rows` lines of text and colours, none wider than `columns`."""
+
+
+def run_on_terminal(
+    command: Command, environment: Mapping[str, str], tick: Tick, view: View
+) -> Ending:
+    """Start the command on a new pseudo-terminal, relay until it ends. Our terminal is restored."""
+    relay = _Relay(view, tick)
+    began = time.monotonic()
+    with relay.child_of(command, environment) as child:
+        relay.loop(child)
+    return Ending.of(child.returncode, time.monotonic() - began)
+
+
+class _Relay:
+    def __init__(self, view: View, tick: Tick) -> None:
+        self._view = view
+        self._tick = tick
+        self._has_keys = os.isatty(STDIN)
+        self._screen = Screen(*_window_size(STDOUT))
+        self._output = Output()
+        self._keys = b""  # typed, not taken by the script yet
+        self._at_line_start = True
+        self._resized = False
+        self._can_draw = True
+        self._terminal_gone = False
+        self._master = -1
+        self._settings: list[Any] | None = None  # of our terminal, before
+
+    @contextlib.contextmanager
+    def child_of(
+        self, command: Command, environment: Mapping[str, str]
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """The command on its terminal, ours in raw mode; afterwards all is as it was."""
+        self._master, slave = pty.openpty()
+        if self._has_keys:
+            self._settings = termios.tcgetattr(STDIN)
+            termios.tcsetattr(
+                slave, termios.TCSANOW, self._settings
+            )  # the same erase key, the same echo
+        _set_window_size(slave, self._screen.rows_for_script, self._screen.columns)
+        try:
+            child = start(
+                command,
+                environment,
+                stdin=slave if self._has_keys else None,
+                stdout=slave,
+                new_session=True,
+                # its controlling terminal, so that Ctrl-C arrives as SIGINT
+                before_exec=lambda: _control(slave),
+            )
+        except BaseException:
+            os.close(self._master)
+            raise
+        finally:
+            os.close(slave)
+        os.set_blocking(self._master, False)
+
+        def send(number: int) -> None:
+            # What a terminal would send goes to all that the script started, the rest to it alone.
+            if number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+                os.killpg(child.pid, number)
+            else:
+                child.send_signal(number)
+
+        resize = signal.signal(signal.SIGWINCH, self._on_resize)
+        try:
+            with forwarding(send):
+                self._raw()
+                yield child
+        finally:
+            self._write(self._screen.close() + (b"" if self._at_line_start else b"\r\n"))
+            self._restore()
+            signal.signal(signal.SIGWINCH, resize)
+            os.close(self._master)
+
+    def loop(self, child: subprocess.Popen[bytes]) -> None:
+        """Until the script has ended and all that it wrote is on the screen."""
+        began = drawn = painted = ticked = heard = time.monotonic()
+        open_ends = [self._master, *([STDIN] if self._has_keys else [])]
+        while True:
+            ended = child.poll() is not None
+            # The kernel hands over what was written last only a moment after the end.
+            readable = self._wait(open_ends, POLL_S)
+            if self._master in readable:
+                chunk = self._read_master()
+                if chunk is None:
+                    open_ends.remove(self._master)
+                elif chunk:
+                    heard = time.monotonic()
+                    self._show(chunk)
+            if STDIN in readable and not self._read_keys(child):
+                open_ends.remove(STDIN)
+            self._send_keys()
+            if ended and self._master not in readable:
+                self._write(self._output.rest())
+                return
+            if self._master not in open_ends and not ended:  # it closed its streams and lives on
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(TICK_S)
+            now = time.monotonic()
+            if now - heard > HELD_S:
+                self._write(self._output.rest())
+            if self._resized:
+                self._fit()
+            if now - ticked >= TICK_S:
+                ticked = now
+                self._tick(child)
+            if now - drawn >= DRAW_EVERY_S and now - began >= VIEW_AFTER_S and not ended:
+                drawn = now
+                everything = now - painted >= PAINT_EVERY_S
+                painted = now if everything else painted
+                self._draw(everything)
+
+    # -- the script's output
+
+    def _read_master(self) -> bytes | None:
+        """What the script wrote; None when nobody can write there any more."""
+        try:
+            return os.read(self._master, READ_BYTES) or None
+        except BlockingIOError:
+            return b""
+        except OSError as error:
+            if error.errno == errno.EIO:  # Linux: the last writer has gone
+                return None
+            raise
+
+    def _show(self, chunk: bytes) -> None:
+        passed = self._output.pass_on(chunk)
+        if self._output.takes_over and self._can_draw:
+            self._stop_drawing()
+        self._write(passed)
+        if passed:
+            self._at_line_start = passed.endswith(b"\n")
+
+    def _write(self, content: bytes) -> None:
+        """All of it on the screen; nowhere, once our terminal has gone."""
+        rest = memoryview(content)
+        while rest and not self._terminal_gone:
+            try:
+                rest = rest[os.write(STDOUT, rest) :]
+            except BlockingIOError:
+                select.select([], [STDOUT], [])
+            except OSError:
+                self._terminal_gone = True
+
+    # -- the view
+
+    def _draw(self, everything: bool) -> None:
+        if not self._can_draw or self._terminal_gone:
+            return
+        try:
+            opened = self._screen.open()
+            if self._screen.is_open:
+                lines = self._view.lines(self._screen.columns, self._screen.height)
+                self._write(opened + self._screen.draw(lines, everything=everything))
+        except Exception:  # a view is worth less than the run under it
+            self._stop_drawing()
+
+    def _stop_drawing(self) -> None:
+        """Give the whole screen to the script, for the rest of the run."""
+        self._can_draw = False
+        self._write(self._screen.close())
+        _set_window_size(self._master, self._screen.rows, self._screen.columns)
+
+    def _on_resize(self, number: int, frame: FrameType | None) -> None:
+        self._resized = True
+
+    def _fit(self) -> None:
+        self._resized = False
+        rows, columns = _window_size(STDOUT)
+        self._write(self._screen.resize(rows, columns))
+        rows = self._screen.rows_for_script if self._can_draw else rows
+        _set_window_size(self._master, rows, columns)  # the kernel tells the script
+
+    # -- keys
+
+    def _read_keys(self, child: subprocess.Popen[bytes]) -> bool:
+        """Take what was typed; False when nothing can come any more."""
+        try:
+            typed = os.read(STDIN, 4096)
+        except (BlockingIOError, InterruptedError):
+            return True
+        except OSError:
+            typed = b""
+        if not typed:
+            return False
+        suspend = self._suspend_key()
+        if suspend and suspend in typed:
+            typed = typed.replace(suspend, b"")
+            self._suspend(child)
+        self._keys += typed
+        return True
+
+    def _send_keys(self) -> None:
+        if self._keys:
+            with contextlib.suppress(OSError):  # full: the script is not reading; later
+                self._keys = self._keys[os.write(self._master, self._keys) :]
+
+    def _suspend_key(self) -> bytes:
+        """The key that suspends, if the script's terminal takes it for that; Ctrl-Z."""
+        try:
+            settings = termios.tcgetattr(self._master)
+        except termios.error:
+            return b""
+        key = settings[6][termios.VSUSP]
+        return (
+            key if settings[3] & termios.ISIG and isinstance(key, bytes) and key != b"\0" else b""
+        )
+
+    def _suspend(self, child: subprocess.Popen[bytes]) -> None:
+        """Stop the script and ourselves, give the shell its terminal; go on when it says so."""
+        os.killpg(child.pid, signal.SIGSTOP)  # no shell stands behind its session: SIGTSTP is lost
+        was_open = self._screen.is_open
+        self._write(self._screen.close())
+        self._restore()
+        os.killpg(os.getpgrp(), signal.SIGTSTP)
+        # Here the shell has continued us.
+        self._raw()
+        self._screen = Screen(*_window_size(STDOUT))
+        if was_open:
+            self._write(self._screen.open())
+        os.killpg(child.pid, signal.SIGCONT)
+
+    # -- our terminal
+
+    def _raw(self) -> None:
+        if self._settings is not None:
+            tty.setraw(STDIN, termios.TCSADRAIN)
+
+    def _restore(self) -> None:
+        if self._settings is not None:
+            with contextlib.suppress(termios.error):
+                termios.tcsetattr(STDIN, termios.TCSADRAIN, self._settings)
+
+    def _wait(self, open_ends: list[int], seconds: float) -> list[int]:
+        if not open_ends:
+            return []
+        writers = [self._master] if self._keys else []
+        readable, _, _ = select.select(open_ends, writers, [], seconds)
+        return readable
+
+
+def is_possible(environment: Mapping[str, str]) -> bool:
+    """Whether there is a terminal for a view, and a person before it."""
+    if environment.get("TERM", "dumb") == "dumb" or "NO_COLOR" in environment:
+        return False
+    if any(environment.get(name) for name in ("CI", "GITHUB_ACTIONS", "JPY_PARENT_PID")):
+        return False
+    if any(environment.get(name) == "0" for name in ("TTY_INTERACTIVE", "TTY_COMPATIBLE")):
+        return False
+    try:
+        if not (os.isatty(STDOUT) and os.isatty(2)):
+            return False
+        if os.fstat(STDOUT).st_rdev != os.fstat(2).st_rdev:
+            return False
+        "\u256d\u2581\u00b7".encode(sys.stdout.encoding or "ascii")
+        # In the background a look at the terminal's settings would stop us.
+        return os.tcgetpgrp(STDOUT) == os.getpgrp()
+    except (OSError, UnicodeEncodeError, LookupError):
+        return False
+
+
+def _control(slave: int) -> None:
+    """In the child: make this the controlling terminal of its new session."""
+    fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+
+
+def _window_size(fd: int) -> tuple[int, int]:
+    """(rows, columns)"""
+    try:
+        columns, rows = os.get_terminal_size(fd)
+    except OSError:
+        return 24, 80
+    return rows or 24, columns or 80
+
+
+def _set_window_size(fd: int, rows: int, columns: int) -> None:
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))

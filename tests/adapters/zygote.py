@@ -1,0 +1,56 @@
+"""Runs scripts in forks of one process that has already imported torch, watched or not.
+
+Importing torch takes seconds, forking does not: so a family of tests pays for it once. A line of
+JSON on standard input is a job, a line on standard output its exit status.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import types
+
+import torch
+
+torch.set_num_threads(1)
+
+
+def run(job: dict) -> None:
+    """In the fork: become the script."""
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        file = os.open(job[name], os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+        os.dup2(file, number)
+    sys.stdin = open(os.devnull)  # noqa: SIM115
+    os.chdir(job["cwd"])
+    os.environ.update(job["environment"])
+    sys.argv = [job["script"], *job["arguments"]]
+    sys.path[0] = os.path.dirname(job["script"])
+    main = types.ModuleType("__main__")
+    main.__file__ = job["script"]
+    sys.modules["__main__"] = main
+    if job["run"]:
+        os.environ["NNDIAG_RUN"] = job["run"]
+        os.environ["NNDIAG_SETTINGS"] = json.dumps(job["settings"])
+        from nndiag.watch import session
+
+        session.start(torch, {})
+    with open(job["script"], encoding="utf-8") as file:
+        code = compile(file.read(), job["script"], "exec")
+    exec(code, main.__dict__)
+
+
+def serve() -> None:
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            answers.detach()
+            run(json.loads(line))
+            return
+        _, status = os.waitpid(pid, 0)
+        print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    serve()
