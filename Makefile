@@ -36,8 +36,8 @@ lint: $(READY) ## ruff alone, with its corrections applied
 typecheck: $(READY) ## mypy alone
 	$(BIN)/mypy
 
-golden: $(READY) ## rewrite the golden report texts; read them in the diff
-	$(BIN)/python -m pytest tests/reports --refresh-golden
+golden: $(READY) ## rewrite the golden reports and what README.md shows; read the diff
+	$(BIN)/python -m pytest tests/reports tests/test_readme.py --refresh-golden
 
 clean: ## remove the environment and the caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -3,7 +3,7 @@
     [tool.nndiag]                        # in pyproject.toml; without the prefix in nndiag.toml
     select = ["loss-spike", "dead-relu"] # only these findings; all of them where it is missing
     ignore = ["converged"]               # all but these
-    fail-on = ["critical"]               # severities or findings that fail a gate
+    fail-on = ["critical"]               # severities or findings that fail `check` (planned)
 
     [tool.nndiag.thresholds.dead-relu]   # the fields of a detector, see `nndiag explain dead-relu`
     limit = 0.7

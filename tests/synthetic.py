@@ -212,7 +212,9 @@ def three_spikes(g: np.random.Generator, steps: int = 1200) -> Parts:
 def diverging(g: np.random.Generator, steps: int = 800) -> Parts:
     t = np.arange(steps)
     climb = np.where(t > 400, np.exp((t - 400) / 80.0), 1.0)
-    return with_gradient(g, falling(steps) * climb * np.exp(noise(g, steps, 0.2)), lr=constant(steps))
+    return with_gradient(
+        g, falling(steps) * climb * np.exp(noise(g, steps, 0.2)), lr=constant(steps)
+    )
 
 
 def climbs_into_nan(g: np.random.Generator, steps: int = 800) -> Parts:
@@ -342,7 +344,7 @@ def overfitted(seed: int = 0, epochs: int = 30) -> Run:
 
 
 def well_fitted(seed: int = 0, epochs: int = 30) -> Run:
-    """Both losses fall; the validation loss is noisy, above the training loss, and flat at the end."""
+    """Both losses fall; the validation loss is noisy, the higher one, and flat at the end."""
     g = np.random.default_rng(seed)
     val = (np.exp(-np.arange(epochs) / 5.0) + 0.6) * np.exp(0.08 * g.standard_normal(epochs))
     train = run_of(loss=falling(epochs * 20, end=0.2) * np.exp(noise(g, epochs * 20, 0.2)))

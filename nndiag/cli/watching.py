@@ -116,13 +116,18 @@ class _Watched:
 
     def _tick(self, child: subprocess.Popen[bytes]) -> None:
         """Look at the findings so far, and stop the script where it was asked for."""
-        if self._checkup is None or not self._checkup.poll() or self.stopped_by:
+        if self._checkup is None:
             return
-        wanted = self._settings.stop_on
-        found = [each for each in self._checkup.findings if each.matches(wanted)]
-        if found:
-            self.stopped_by = found[0].name
-            child.terminate()
+        try:
+            if not self._checkup.poll() or self.stopped_by:
+                return
+            wanted = self._settings.stop_on
+            found = [each for each in self._checkup.findings if each.matches(wanted)]
+            if found:
+                self.stopped_by = found[0].name
+                child.terminate()
+        except Exception:  # no room for a process, a run directory that is gone: not the script's
+            self._checkup = None
 
 
 def _become_rank(command: Command, settings: WatchSettings, run_dir: Path | None) -> NoReturn:
@@ -147,9 +152,9 @@ def _directory(command: Command, settings: WatchSettings, run_dir: Path | None) 
 def _wants_view(live: bool | None) -> bool:
     if live is False or os.name != "posix":
         return False
-    from nndiag.watch import relay
+    from nndiag.watch.terminal import can_be_drawn_on
 
-    possible = relay.is_possible(os.environ)
+    possible = can_be_drawn_on(os.environ)
     if live and not possible:
         _say("--live needs a terminal that can be drawn on: going on without")
     return possible

@@ -29,7 +29,7 @@ class Course:
 
 
 def courses(run: Run) -> tuple[Course, ...]:
-    """The losses to judge: one for each owner, or a validation loss where no loss covers the run."""
+    """The losses to judge: one for each owner; a validation loss where none covers the run."""
     losses = [s for s in _different(list(run.series_of("loss"))) if len(s)]
     rival = len({s.owner for s in losses}) > 1
     last = max((int(s.steps[-1]) for s in losses), default=-1)

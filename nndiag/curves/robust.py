@@ -7,6 +7,7 @@ finite. Nothing here knows what a loss is.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 
@@ -28,7 +29,7 @@ def thinned(values_T: Array, most: int = 50_000) -> Array:
 
 
 def spread(values_T: Array) -> float:
-    """The width of the bulk as a standard deviation: 1.4826 times the MAD. 0 where nothing varies."""
+    """The width of the bulk as a standard deviation: 1.4826 times the MAD."""
     if not values_T.size:
         return 0.0
     values_T = thinned(values_T)
@@ -52,7 +53,7 @@ def upper_spread(values_T: Array, *, far: bool = False) -> float:
 
 
 def step_noise(values_T: Array) -> float:
-    """Noise from point to point, as a standard deviation, whatever the trend: MAD of differences."""
+    """Noise from point to point, whatever the trend: the MAD of differences, as a sigma."""
     return spread(np.diff(values_T)) / math.sqrt(2.0) if values_T.size > 2 else 0.0
 
 
@@ -72,7 +73,7 @@ def block_medians(values_T: Array, blocks: int) -> Array:
     edges = block_edges(values_T.size, blocks)
     if not values_T.size:
         return np.empty(0)
-    return np.array([np.median(values_T[a:b]) for a, b in zip(edges, edges[1:], strict=False)])
+    return np.array([np.median(values_T[a:b]) for a, b in pairwise(edges)])
 
 
 def block_means(values_T: Array, blocks: int) -> Array:
@@ -84,7 +85,7 @@ def block_means(values_T: Array, blocks: int) -> Array:
 
 
 def running_median(values_T: Array, width: int) -> Array:
-    """(T,) median of `width` (made odd) points around each point; at the ends, of those there are."""
+    """(T,) median of `width` (made odd) points around each; at the ends, of those there are."""
     half = max(0, min(width, values_T.size) // 2)
     if half == 0 or values_T.size == 0:
         return values_T.astype(np.float64)
@@ -94,13 +95,16 @@ def running_median(values_T: Array, width: int) -> Array:
     inner = slice(half, values_T.size - half)
     if values_T.size > 2 * half:
         medians[inner] = np.median(windows[inner], axis=1)
-    for i in [*range(min(half, values_T.size)), *range(max(half, values_T.size - half), values_T.size)]:
+    for i in [
+        *range(min(half, values_T.size)),
+        *range(max(half, values_T.size - half), values_T.size),
+    ]:
         medians[i] = np.median(values_T[max(0, i - half) : i + half + 1])
     return medians
 
 
 def trailing_median(values_T: Array, width: int) -> Array:
-    """(T,) median of the `width` points that end at each point; at the start, of those there are."""
+    """(T,) median of the `width` points up to each; at the start, of those there are."""
     width = max(1, min(width, values_T.size))
     medians = np.empty(values_T.size)
     for i in range(min(width - 1, values_T.size)):

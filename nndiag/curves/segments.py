@@ -61,6 +61,7 @@ def _schedule(key: SameSeries) -> Schedule:
     steps, rates = lr.steps[good], lr.values[good]
     if rates.size < 2 or rates.max() <= 0:
         return Schedule()
+    rates = without_bumps(rates)
     peak = float(rates.max())
     start = _warmup_end(rates)
     return Schedule(
@@ -78,7 +79,22 @@ def _warmup_end(rates_T: np.ndarray) -> int:
     falls = np.flatnonzero(np.diff(rates_T) < 0)
     climb = rates_T[: int(falls[0]) + 1] if falls.size else rates_T
     top = int(np.argmax(climb >= climb.max() * 0.98))
-    return top if rates_T[0] < 0.9 * climb[top] else 0
+    if rates_T[0] >= 0.9 * climb[top]:
+        return 0
+    # One late jump from a constant rate is a change of mind; an early one is a coarse warm-up.
+    moving = np.count_nonzero(np.diff(climb[: top + 1])) > 2
+    return top if moving or top < 0.1 * rates_T.size else 0
+
+
+def without_bumps(rates_T: np.ndarray, width: int = 5) -> np.ndarray:
+    """Rates without rises shorter than `width` points: windows' lowest, then highest of those."""
+    if rates_T.size < 4 * width:
+        return rates_T
+    padded = np.concatenate([rates_T, np.repeat(rates_T[-1], width - 1)])
+    lowest = np.min([padded[i : i + rates_T.size] for i in range(width)], axis=0)
+    padded = np.concatenate([np.repeat(lowest[0], width - 1), lowest])
+    opened: np.ndarray = np.max([padded[i : i + rates_T.size] for i in range(width)], axis=0)
+    return opened
 
 
 def _restarts(rates_T: np.ndarray, start: int) -> list[int]:
@@ -125,7 +141,7 @@ def epoch_edges(epoch: Series | None) -> np.ndarray:
 
 
 def regularly_spaced(steps_E: np.ndarray, tolerance: float = 0.1) -> bool:
-    """At least four events at a fixed distance, whole multiples allowed: an epoch, not an accident."""
+    """At least four events at a fixed distance or multiples of it: an epoch, not an accident."""
     if steps_E.size < 4:
         return False
     gaps = np.diff(steps_E).astype(np.float64)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -48,18 +49,22 @@ class Curve:
 
     @cached_property
     def positive(self) -> bool:
-        """The loss is bounded by zero, so ratios mean something. One stray negative does not count."""
+        """Bounded by zero, so that ratios mean something. One stray negative does not count."""
         values = robust.thinned(self.values)
         return bool(len(self) and np.quantile(values, 0.01) >= 0 and np.median(values) > 0)
 
     @cached_property
     def u(self) -> Array:
         """(T,) the loss on the scale that all rules use."""
+        if not len(self):
+            return self.values
         if self.positive:
             eps = EPS_SHARE * max(self._first_level(), 1e-300)
-            return np.log(np.maximum(self.values, 0.0) + eps)
+            logs: Array = np.log(np.maximum(self.values, 0.0) + eps)
+            return logs
         width = robust.spread(self.values) or float(np.std(self.values)) or 1.0
-        return np.arcsinh((self.values - np.median(self.values)) / width)
+        bent: Array = np.arcsinh((self.values - np.median(self.values)) / width)
+        return bent
 
     def _first_level(self) -> float:
         """Of the untrained model: the first twenty, but not where the run blew up among them."""
@@ -157,11 +162,12 @@ class Curve:
         local = np.array(
             [
                 robust.upper_spread(rest[a:b][~left_out[a:b]], far=windows >= 5)
-                for a, b in zip(edges, edges[1:], strict=False)
+                for a, b in pairwise(edges)
             ]
         )
         steady = robust.running_median(local, 5)
-        return np.maximum(SMALLEST_NOISE, np.repeat(steady, np.diff(edges)))
+        widths: Array = np.maximum(SMALLEST_NOISE, np.repeat(steady, np.diff(edges)))
+        return widths
 
     @cached_property
     def typical_noise(self) -> float:

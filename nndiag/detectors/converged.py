@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from nndiag.curves.climbs import climb_of
 from nndiag.curves.courses import Course, courses
-from nndiag.curves.excursions import climb_of
 from nndiag.curves.robust import probability
 from nndiag.detectors.base import Detector
 from nndiag.records import Abstention, Evidence, Finding, Run, Severity

@@ -18,6 +18,7 @@ class _Dying:
 
     where: str
     fraction: float  # settled
+    limit: float  # that it broke
     initial: float
     samples: int
     step: int  # from which on the fraction stayed above the limit
@@ -41,7 +42,8 @@ class DeadRelu(Detector):
     Evidence
         d(t) = units without a positive output over the last N samples / all units of the layer
         settled: the smallest of the newest 3 measurements, each over N >= 256 samples
-        reported when d > limit
+        reported when d > limit; or d > limit_pushed, risen by `rise`, where an early step changed
+        the parameters by more than a tenth and the loss keeps a third of its first level
         left out: a ReLU after the last layer with weights, unless it is dead as a whole, and
         layers of fewer than 16 units while the net learns
 
@@ -52,7 +54,8 @@ class DeadRelu(Detector):
 
     Source
         Lu et al. 2019, "Dying ReLU and Initialization", arXiv:1903.06733. Limits: our own runs
-        (healthy layers 0 to 12 % dead units over 2048 samples, affected ones 56 to 100 %).
+        (healthy layers 0 to 12 % dead units over 2048 samples, 45 % before the bottleneck of an
+        autoencoder; affected ones 56 to 100 %).
     """
 
     name = "dead-relu"
@@ -62,6 +65,9 @@ class DeadRelu(Detector):
 
     limit: float = 0.5  # share of units, 0..1
     limit_critical: float = 0.9  # share of units: hardly anything passes the layer
+    limit_pushed: float = 0.3  # share of units that steps far too large have killed so far
+    rise: float = 0.2  # share of units
+    too_large: float = 0.1  # |update| / |parameters|: 48 of 78 too high rates, 2 of 122 good
     settled: int = 3  # measurements
     samples: int = 256  # per unit; healthy units look dead in 9 % of cases over 8, 0-1 % over 2048
     narrow: int = 16  # units; in fewer, half of them can die by chance and do no harm
@@ -82,7 +88,8 @@ class DeadRelu(Detector):
         for series in measured:
             layer = depth.where_is(run, series)
             stuck = depth.is_harmed(trained[series.owner])
-            dying = self._dying(run, series, layer, until[series.owner])
+            pushed = self._pushed(run, series.owner, trained[series.owner])
+            dying = self._dying(run, series, layer, until[series.owner], pushed)
             if isinstance(dying, str):
                 too_few = too_few or dying
                 continue
@@ -95,7 +102,7 @@ class DeadRelu(Detector):
             yield Abstention(self.name, too_few)
 
     def _dying(
-        self, run: Run, series: Series, layer: Layer | None, until: float
+        self, run: Run, series: Series, layer: Layer | None, until: float, pushed: bool
     ) -> _Dying | str | None:
         """The layer if too many of its units are silent; the reason where that is unknown."""
         usable = np.isfinite(series.values) & (series.steps < until)
@@ -110,19 +117,31 @@ class DeadRelu(Detector):
             return f"{seen} samples per unit; {self.samples} needed"
         values = series.values[usable]
         settled = float(series.values[enough][-self.settled :].min())
-        if settled <= self.limit:
+        limit = self.limit
+        if pushed and settled - float(values[0]) > self.rise:
+            limit = self.limit_pushed
+        if settled <= limit:
             return None
-        below = np.flatnonzero(values <= self.limit)
+        below = np.flatnonzero(values <= limit)
         since = int(series.steps[usable][below[-1] + 1 if below.size else 0])
         return _Dying(
             where=series.where,
             fraction=settled,
+            limit=limit,
             initial=float(values[0]),
             samples=int(min(counted[enough][-1], 1e9)),
             step=since,
             order=layer.order if layer else 0,
             owner=series.owner,
         )
+
+    def _pushed(self, run: Run, owner: str, trained: depth.Progress | None) -> bool:
+        """Whether early steps were far too large, and the loss has not got over it."""
+        ratio = run.one("update_ratio", owner=owner) or run.one("update_ratio")
+        if ratio is None or trained is None or trained.learned > 0.67:
+            return False
+        early = ratio.values[ratio.steps < 50]
+        return bool((early > self.too_large).any())
 
     def _matters(
         self,
@@ -152,7 +171,7 @@ class DeadRelu(Detector):
         critical = worst.fraction > self.limit_critical or harmed
         when = "from the start" if from_start else f"since step {worst.step}"
         others = "" if len(layers) == 1 else (
-            f" ({len(layers)} layers above {depth.percent(self.limit)}: "
+            f" ({len(layers)} layers like it: "
             f"{depth.named(dying.where for dying in layers)})"
         )  # fmt: skip
         return Finding(
@@ -169,7 +188,7 @@ class DeadRelu(Detector):
             owner=owner,
             layers=tuple(dying.where for dying in layers),
             evidence=(
-                Evidence("dead_unit_fraction", worst.fraction, self.limit),
+                Evidence("dead_unit_fraction", worst.fraction, worst.limit),
                 Evidence("dead_unit_fraction_at_start", worst.initial),
                 Evidence("dead_from_start", from_start),
                 Evidence("dead_unit_samples", worst.samples, self.samples),

@@ -32,7 +32,8 @@ class ExplodingGradient(Detector):
         at the start: |g_l| / |w_l| > limit_start at the first measurement of a weight matrix
         in the run:   |g| > limit_jump x the median of the block of 100 steps before, in 3 places
                       or 1 % of the steps
-        reported only where the loss breaks, rises, or does not fall
+        reported only where the loss breaks, rises, does not fall, or (at the start) begins at 10
+        times the level that it soon comes down to
 
     Remedy
         1. At the start: He or Xavier initialisation, normalised inputs and targets.
@@ -49,6 +50,7 @@ class ExplodingGradient(Detector):
                 "loss-plateau", "slow-convergence", "clip-always-active")  # fmt: skip
 
     limit_start: float = 10.0  # gradient norm / weight norm
+    limit_fall: float = 10.0  # first loss / its level after the opening: it began absurdly high
     limit_jump: float = 100.0  # times the usual gradient norm
     places: int = 3  # separate jumps that make it a habit; fewer are a spike
     window: int = 100  # steps of a block that tells the usual level
@@ -78,7 +80,8 @@ class ExplodingGradient(Detector):
         self, run: Run, index: depth.Index, owner: str, trained: depth.Progress
     ) -> Finding | None:
         loss = run.one("loss", owner=owner) or run.one("loss")
-        if loss is None or not (trained.stuck or (trained.broke and _climbed(loss))):
+        high = trained.start > self.limit_fall * max(trained.opened, 0.0)
+        if loss is None or not (trained.stuck or high or (trained.broke and _climbed(loss))):
             return None
         large: list[tuple[float, str, int]] = []
         for parameter in run.parameters:
@@ -101,7 +104,7 @@ class ExplodingGradient(Detector):
             return None  # one layer alone, and not by much: an output far from its targets
         return Finding(
             name=self.name,
-            severity=Severity.CRITICAL,
+            severity=Severity.CRITICAL if depth.is_harmed(trained) else Severity.WARNING,
             confidence=0.9,
             message=(
                 f"at the first recorded step the gradient of `{where}` is {worst:.2g} times as "

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from nndiag.curves.climbs import BlowUp, Climb, blow_up_of, divergence_of
 from nndiag.curves.courses import Course, courses
-from nndiag.curves.excursions import BlowUp, Climb, blow_up_of, divergence_of
 from nndiag.curves.robust import probability
 from nndiag.curves.segments import is_fragment
 from nndiag.detectors.base import Detector
@@ -31,9 +31,9 @@ class LossDivergence(Detector):
     Evidence
         end = median of the last 5 % of the points; best = lowest trailing median
         reported when end > 3 best (1.35 best, where nothing sudden began it) and a quarter of the
-        progress is lost, or end > 1.05 start, beyond 4 standard deviations of the noise; or a loss that rises by half and is then NaN;
-        or five points above 1.5 times the first value within the first eighth of a run that ends
-        no better than it began.
+        progress is lost, or end > 1.05 start, beyond 4 standard deviations of the noise; when the
+        loss rises by half and is then NaN; or when five points lie above 1.5 times the first
+        value within the first eighth of a run that ends no better than it began
 
     Remedy
         1. Lower the learning rate by a factor of 3 to 10.

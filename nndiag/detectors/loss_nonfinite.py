@@ -86,7 +86,7 @@ class LossNonfinite(Detector):
             step_end=int(loss.steps[last]),
             series=loss.label,
             owner=owner,
-            layers=(origin.where,) if origin is not None and origin.where else (),
+            layers=layer_of(run, origin),
             evidence=(
                 Evidence("first_step", int(loss.steps[first])),
                 Evidence("value", str(value)),
@@ -104,6 +104,15 @@ def origin_of(run: Run, step: int) -> NonfiniteOrigin | None:
     return min(earlier, key=lambda o: o.step, default=None)
 
 
+def layer_of(run: Run, origin: NonfiniteOrigin | None) -> tuple[str, ...]:
+    """The module an origin lies in; of a parameter or gradient, the module that owns it."""
+    if origin is None or not origin.where:
+        return ()
+    owners = {p.name: p.layer for p in run.parameters}
+    layer = owners.get(origin.where, origin.where)
+    return (layer,) if layer else ()
+
+
 def described(origin: NonfiniteOrigin) -> Iterator[Evidence]:
     yield Evidence("origin_kind", origin.kind)
     yield Evidence("origin_where", origin.where)
@@ -117,4 +126,6 @@ def told(origin: NonfiniteOrigin | None) -> str:
         return ""
     place = f" of {origin.where}" if origin.where else ""
     cause = f" ({origin.detail})" if origin.detail else ""
-    return f" The first tensor that went bad: the {origin.kind}{place} at step {origin.step}{cause}."
+    return (
+        f" The first tensor that went bad: the {origin.kind}{place} at step {origin.step}{cause}."
+    )

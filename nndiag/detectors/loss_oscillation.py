@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from nndiag.curves import robust
+from nndiag.curves.climbs import divergence_of
 from nndiag.curves.courses import Course, courses
-from nndiag.curves.excursions import are_swings, divergence_of, excursions, is_sudden
+from nndiag.curves.excursions import are_swings, excursions, is_sudden
 from nndiag.curves.robust import probability
 from nndiag.curves.segments import epoch_edges, is_fragment
-from nndiag.curves.shape import Curve
+from nndiag.curves.shape import Curve, curve_of, trend
 from nndiag.detectors.base import Detector
 from nndiag.records import Abstention, Evidence, Finding, Run, Series, Severity
 
@@ -36,7 +37,8 @@ class LossOscillation(Detector):
         24 block medians b of u in the newer half, without their Theil-Sen trend
         swing = q90(b) - q10(b); excess = MAD(b) sqrt(points per block) / (1.25 noise), 1 for noise
         reported when swing > 0.5 (65 %), swing > trend, excess > 2, and it is more than 5 % of
-        what had been gained; or when one period holds half of the variance with that swing
+        what had been gained; or when one period holds half of the variance with that swing.
+        A validation loss that jumps about alone is told as `info`.
 
     Remedy
         1. Lower the learning rate by a factor of 3, or decay it from here on.
@@ -56,6 +58,9 @@ class LossOscillation(Detector):
     excess: float = 2.0  # times what noise alone leaves
     share_of_way: float = 0.05  # of the fall. Our choice
     periodic_share: float = 0.5  # of the variance, in one period. Our choice
+    fewest_validations: int = 30  # for a remark on their swings. Our choice
+    val_swing: float = 0.4  # in u, q90 - q10. Our choice
+    val_jumps: float = 0.12  # in u, from one validation to the next. Our choice
     shortest_period: int = 20  # points; faster is the edge of stability
 
     def examine(self, run: Run) -> Iterator[Finding | Abstention]:
@@ -73,7 +78,8 @@ class LossOscillation(Detector):
             elif is_fragment(curve.steps) or course.schedule.restarts:
                 yield Abstention(self.name, "the log begins late, or the learning rate restarts")
             elif divergence_of(curve, course.gradient) is None:
-                yield from self.judged(course, run.companion("epoch", course.loss))
+                said = list(self.judged(course, run.companion("epoch", course.loss)))
+                yield from said or self.validations(run, course)
 
     def judged(self, course: Course, epoch: Series | None) -> Iterator[Finding]:
         curve = course.curve
@@ -84,13 +90,46 @@ class LossOscillation(Detector):
         wide = wide_swings(u)
         period, share = main_period(u, self.shortest_period)
         linear = wide.linear / curve.way if curve.way > 0 else math.inf
+        periodic = share > self.periodic_share
+        if periodic and self.is_epoch(curve, period, epoch):
+            return
         large = wide.swing > max(self.swing, abs(wide.trend)) and linear > self.share_of_way
         if large and wide.excess > self.excess:
-            yield self.finding(course, half, wide, 0)
-        elif share > self.periodic_share and not self.is_epoch(curve, period, epoch):
+            yield self.finding(course, half, wide, period if periodic else 0)
+        elif periodic:
             height = float(np.subtract(*np.quantile(u, (0.9, 0.1))))
             if height > max(self.swing, abs(wide.trend)):
                 yield self.finding(course, half, wide, period)
+
+    def validations(self, run: Run, course: Course) -> Iterator[Finding]:
+        """A validation loss that jumps about while the training loss does not: a remark."""
+        val = run.one("val_loss")
+        if val is None or course.validation or len(val) < self.fewest_validations:
+            return
+        curve = curve_of(val)
+        newer = curve.u[len(curve) // 2 :]
+        if not curve.positive or newer.size < self.fewest_validations // 2:
+            return
+        swing = float(np.subtract(*np.quantile(newer, (0.9, 0.1))))
+        jumps = robust.step_noise(curve.u)
+        if swing > self.val_swing and jumps > self.val_jumps and swing > abs(trend(newer).change):
+            low, high = np.quantile(curve.values[len(curve) // 2 :], (0.1, 0.9))
+            yield Finding(
+                name=self.name,
+                severity=Severity.INFO,
+                confidence=0.6,
+                message=(
+                    f"{val.label} swings between {low:.3g} and {high:.3g} in the newer half of the "
+                    f"run, while {course.loss.label} does not."
+                ),
+                step_start=int(curve.steps[len(curve) // 2]),
+                step_end=int(curve.steps[-1]),
+                series=val.label,
+                evidence=(
+                    Evidence("swing", round(swing, 3), self.val_swing),
+                    Evidence("noise", round(jumps, 3), self.val_jumps),
+                ),
+            )
 
     def is_epoch(self, curve: Curve, period: int, epoch: Series | None) -> bool:
         """The period is a whole part or a multiple of the epoch, as far as the log tells."""
@@ -109,9 +148,10 @@ class LossOscillation(Detector):
             severity=Severity.WARNING,
             confidence=probability(-0.5, wide.excess / 2.0, min(1.5, wide.swing)),
             message=(
-                f"{course.loss.label} swings by a factor of {math.exp(wide.swing):.1f} in the newer "
-                f"half of the run, {how}; batch noise would leave a {wide.excess:.1f} times smaller "
-                f"swing, and the trend is {math.exp(abs(wide.trend)):.1f} times."
+                f"{course.loss.label} swings by a factor of {math.exp(wide.swing):.1f} in the "
+                f"newer half of the run, {how}; batch noise alone would leave swings "
+                f"{wide.excess:.1f} times smaller, and the trend is a factor of "
+                f"{math.exp(abs(wide.trend)):.1f}."
             ),
             step_start=int(curve.steps[half]),
             step_end=int(curve.steps[-1]),

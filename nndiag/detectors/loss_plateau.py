@@ -10,8 +10,8 @@ from typing import ClassVar
 import numpy as np
 
 from nndiag.curves import robust
+from nndiag.curves.climbs import climb_of
 from nndiag.curves.courses import Course, courses
-from nndiag.curves.excursions import climb_of
 from nndiag.curves.segments import is_fragment
 from nndiag.curves.shape import Curve
 from nndiag.detectors.base import Detector
@@ -25,9 +25,10 @@ class LossPlateau(Detector):
     What it sees
         Four kinds. Stuck from the start: the end is where the beginning was, or at the loss of a
         blind guess. Stopped early: flat since the learning rate had fallen to almost nothing, far
-        too soon. Flat since a rise, above the best level. A shelf: flat for a good part of the run, then progress again (told as `info`,
-        since many healthy runs have one). A curve that fell far and is flat now may be finished;
-        that is `converged`, and from the curve alone nobody can tell more.
+        too soon. Flat since a rise, above the best level. A shelf: flat for a good part of the
+        run, then progress again (told as `info`, since many healthy runs have one). A curve that
+        fell far and is flat now may be finished; that is `converged`, and from the curve alone
+        nobody can tell more.
 
     Why it happens
         Dead or saturated units, vanishing gradients, zero initialisation, a learning rate of
@@ -115,9 +116,11 @@ class LossPlateau(Detector):
             start = min(start, max(float(curve.values[0]), curve.end))
         fall = 1.0 - curve.end / start if start > 0 else 1.0
         lowest = 1.0 - curve.best / start if start > 0 else 1.0
-        wander = 3.0 * curve.level_noise
-        if lowest < max(self.stuck_fall, min(wander, 2 * self.stuck_fall)) and fall > -0.5:
+        if lowest < self.stuck_fall:
             return self.finding(course, 0, start, fall, Severity.CRITICAL, 0.92, "start")
+        within_noise = fall < min(3.0 * curve.level_noise, self.small_fall)
+        if within_noise and lowest < 2 * self.small_fall and curve.part(0).kendall > -2.0:
+            return self.finding(course, 0, start, fall, Severity.CRITICAL, 0.75, "start")
         rest = int(0.3 * len(curve))
         if fall < self.small_fall and lowest < 1.5 * self.small_fall:
             trend = curve.part(rest)
@@ -145,9 +148,7 @@ class LossPlateau(Detector):
             return None
         for chance in guesses(run):
             if abs(curve.end - chance) < self.chance_tolerance * chance:
-                return self.finding(
-                    course, half, chance, 0.0, Severity.CRITICAL, 0.85, "chance"
-                )
+                return self.finding(course, half, chance, 0.0, Severity.CRITICAL, 0.85, "chance")
         return None
 
     def stopped_early(self, course: Course) -> Finding | None:
@@ -164,7 +165,9 @@ class LossPlateau(Detector):
         pace = before.change / max(1, row) * (len(curve) - row)  # had it gone on like that
         if pace > -2 * self.flat:
             return None
-        return self.finding(course, row, start_level(curve), 1.0 - left, Severity.WARNING, 0.8, "lr")
+        return self.finding(
+            course, row, start_level(curve), 1.0 - left, Severity.WARNING, 0.8, "lr"
+        )
 
     def after_a_rise(self, course: Course) -> Finding | None:
         """Flat ever since a sudden rise, at a level clearly above the best one."""
@@ -252,12 +255,14 @@ class LossPlateau(Detector):
 
 
 def start_level(curve: Curve) -> float:
-    """The first value where it clearly stands above the noise of the first points, else their level."""
-    first = float(curve.values[0])
+    """The first value, or the first few, where they stand clear of the noise of the first block."""
     block = float(curve.blocks[0])
+    first = float(curve.values[0])
     if first > curve.start and curve.u[0] - block > 4.0 * curve.typical_noise:
         return first
-    return max(curve.start, float(curve.value_blocks[0]))
+    few = robust.middle(curve.u[: max(1, min(5, len(curve) // 20))])
+    stands_clear = few - block > 2.0 * curve.typical_noise
+    return curve.start if stands_clear else float(curve.value_blocks[0])
 
 
 def frozen(curve: Curve) -> bool:

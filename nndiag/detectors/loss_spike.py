@@ -9,15 +9,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from nndiag.curves.climbs import blow_up_of, divergence_of
 from nndiag.curves.courses import Course, courses
-from nndiag.curves.excursions import (
-    Limits,
-    are_swings,
-    blow_up_of,
-    divergence_of,
-    excursions,
-    is_sudden,
-)
+from nndiag.curves.excursions import Limits, are_swings, excursions, is_sudden
 from nndiag.curves.robust import probability
 from nndiag.curves.segments import regularly_spaced, seams
 from nndiag.curves.shape import Excursion
@@ -54,8 +48,8 @@ class LossSpike(Detector):
 
     Source
         PaLM, arXiv:2204.02311 (rewinding); OLMo 2, arXiv:2501.00656 (spike score); Wortsman et
-        al. 2023, arXiv:2304.13013 (stale second moments). The rule with the co-spike blamed 0 of
-        70 healthy runs, where 6 sigma on the loss blamed 48; our measurement.
+        al. 2023, arXiv:2304.13013 (stale second moments). A rule of this kind, with a co-spike,
+        blamed 0 of 70 healthy runs where 6 sigma on the loss alone blamed 48; our measurement.
     """
 
     name = "loss-spike"
@@ -84,9 +78,7 @@ class LossSpike(Detector):
         """The excursions of a loss that nothing but a fault explains."""
         curve = course.curve
         limits = Limits(held_score=10.0, rise=np.log(10)) if course.rival else Limits()
-        events = [
-            e for e in excursions(curve, course.gradient, limits) if self.matters(course, e)
-        ]
+        events = [e for e in excursions(curve, course.gradient, limits) if self.matters(course, e)]
         if divergence_of(curve, course.gradient) is not None:
             events = [e for e in events if e.recovered]
         events = [e for e in events if not self.is_explained(course, e)]
@@ -149,7 +141,11 @@ class LossSpike(Detector):
         message = (
             f"{course.loss.label} rose from {worst.baseline:.3g} to {peak:.3g} at step "
             f"{steps[worst.peak]} ({worst.score:.0f} times its noise) and "
-            + (f"came back by step {steps[worst.last]}." if worst.recovered else "did not come back.")
+            + (
+                f"came back by step {steps[worst.last]}."
+                if worst.recovered
+                else "did not come back."
+            )
         )
         if len(spikes) > 1:
             message += f" {len(spikes)} such spikes; this is the worst."

@@ -10,8 +10,8 @@ from typing import ClassVar
 import numpy as np
 
 from nndiag.curves import robust
+from nndiag.curves.climbs import climb_of
 from nndiag.curves.courses import Course, courses
-from nndiag.curves.excursions import climb_of
 from nndiag.curves.robust import probability
 from nndiag.curves.segments import is_fragment
 from nndiag.detectors.base import Detector
@@ -110,10 +110,11 @@ class SlowConvergence(Detector):
         begin = max(begin, course.schedule.warmup_end or 0)
         use = (kappa.steps >= begin) & (kappa.steps <= steps[-1]) & np.isfinite(kappa.values)
         lr = course.lr
-        if lr is not None and len(lr) > 1:
+        if lr is not None and course.schedule.known:
             at = np.clip(np.searchsorted(lr.steps, kappa.steps), 0, len(lr) - 1)
-            use &= lr.values[at] >= 0.1 * np.nanmax(lr.values)
-        return kappa.values[use]
+            use &= lr.values[at] >= 0.1 * course.schedule.peak
+        chosen: np.ndarray = kappa.values[use]
+        return chosen
 
     def from_kappa(self, course: Course, samples: np.ndarray) -> Finding | None:
         curve = course.curve
@@ -146,28 +147,31 @@ class SlowConvergence(Detector):
             ),
         )
 
-    def unbent(self, course: Course) -> bool:
+    def unbent(self, course: Course, since: int = 0) -> bool:
         """The second half falls at least at two thirds of the pace of the first."""
-        half = len(course.curve) // 2
-        first, second = course.curve.part(course.curve.opening, half), course.curve.part(half)
+        begin = max(since, course.curve.opening)
+        half = (begin + len(course.curve)) // 2
+        first, second = course.curve.part(begin, half), course.curve.part(half)
         return second.change < 0.67 * first.change < 0
 
     def from_curve(self, course: Course) -> Finding | None:
         curve = course.curve
         if not curve.positive or climb_of(curve) is not None:
             return None
-        start = max(curve.start, float(curve.values[0]))
+        top = int(np.argmax(curve.value_blocks[: max(1, curve.blocks.size // 4)]))
+        row = top * len(curve) // curve.blocks.size  # some climb a little before they fall
+        start = max(float(curve.value_blocks[top]), curve.start if top == 0 else 0.0)
         fall = 1.0 - curve.end / start if start > 0 else 0.0
-        whole, noise = curve.part(0), 4.0 * curve.level_noise
+        whole, noise = curve.part(row), 4.0 * curve.level_noise
         if not (noise < -whole.change and 0.0 < fall < self.small_fall and whole.kendall < -4.0):
             return None
-        if course.schedule.finished is not None or not self.unbent(course):
+        if course.schedule.finished is not None or not self.unbent(course, row):
             return None
         return self.finding(
             course,
             0.6,
-            f"{course.loss.label} falls in a straight line and has covered {100 * fall:.1f} % of its "
-            f"level in {curve.steps[-1] - curve.steps[0]} steps.",
+            f"{course.loss.label} falls in a straight line and has covered {100 * fall:.1f} % of "
+            f"its level in {curve.steps[-1] - curve.steps[0]} steps.",
             (),
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from nndiag.records import Finding, Remedy
 from nndiag.remedies import actions
 from nndiag.remedies.facts import EARLY_UPDATE, Facts, about, times
@@ -15,6 +17,8 @@ def of_vanishing_gradient(facts: Facts, others: Others) -> list[Remedy]:
     """Squashing activations in depth: replace them. Otherwise the weights start too small."""
     ratio = _number(facts, "gradient_ratio")
     factor = _number(facts, "factor_per_layer")
+    if _number(facts, "gradient_largest") == 0:
+        return _of_no_gradient(facts)
     seen = f"the first layers get {ratio:.1g} of the largest gradient"
     large = _input_remedy(facts)
     if large is not None and any(other.name == "saturated-activation" for other in others):
@@ -36,6 +40,17 @@ def of_vanishing_gradient(facts: Facts, others: Others) -> list[Remedy]:
         why = f"{seen}; Adam divides each gradient by its own size (8 layers: SGD 2.30, Adam 0.27)"
         found.append(actions.to_adam(facts, why))
     return found
+
+
+def _of_no_gradient(facts: Facts) -> list[Remedy]:
+    """A gradient of exactly 0 everywhere: units that died or saturated, or zero weights."""
+    why = "the gradient of every weight is exactly 0: its units died, or its weights are 0"
+    layer = facts.finding.layers[0] if facts.finding.layers else ""
+    return [
+        *actions.reinitialise(facts, layer, why),
+        actions.lower_lr(facts, 10, why),
+        actions.change_activation("ReLU", "LeakyReLU, GELU or SiLU", why),
+    ]
 
 
 def of_activation_vanishing(facts: Facts, others: Others) -> list[Remedy]:
@@ -184,8 +199,10 @@ def of_untrained_parameters(facts: Facts, others: Others) -> list[Remedy]:
     kind = facts.optimizer.kind if facts.optimizer else "the optimizer"
     names = ", ".join(facts.finding.layers[:3])
     if facts.finding.measured("learning_rate_zero"):
-        rates = [p.lr for p in facts.run.parameters if p.lr]
-        new = about(max(rates), 3) if rates else None
+        # the peak of the other groups: their last rate may be the end of a schedule
+        rates = [float(np.nanmax(s.values)) for s in facts.run.series_of("lr") if len(s)]
+        rates += [p.lr for p in facts.run.parameters if p.lr]
+        new = about(max(rates), 3) if rates and max(rates) > 0 else None
         to = f"a learning rate of {new:g}" if new else "a learning rate"
         why = f"the learning rate of their group is 0 ({part})"
         return [Remedy("raise-lr", f"give the group of {names} {to}", why, "lr", 0.0, new)]

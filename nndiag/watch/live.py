@@ -14,7 +14,6 @@ import io
 import math
 import re
 import time
-import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,17 @@ from rich.console import Console
 from rich.text import Text
 
 from nndiag.watch.checkup import Checkup, Seen
+from nndiag.watch.frame import (
+    clean,
+    count,
+    number,
+    percent,
+    sparkline,
+    speed,
+    stretched,
+)
 from nndiag.watch.tail import Progress, RunTail, Trace
 
-BLOCKS = "▁▂▃▄▅▆▇█"
-LOGARITHMIC_FROM = 20.0  # highest / lowest mean; our own choice, so that a late descent is seen
 STALLED_S = 10.0  # without a step
 LABEL, REMARK = 15, 28  # columns at the left and at the right of a curve
 ROWS_FOR_FINDINGS = 2  # before the reported metrics get theirs
@@ -41,7 +47,7 @@ class LiveView:
 
     def __init__(self, run: Path, label: str, checkup: Checkup) -> None:
         self._run = run
-        self._label = label
+        self._label = label if label.startswith("-m ") else Path(label).name
         self._checkup = checkup
         self._tail = RunTail(run)
         self._began = time.monotonic()
@@ -91,8 +97,8 @@ class LiveView:
         newest = sorted(self._tail.metrics.items(), key=lambda item: not item[0].startswith("val"))
         line = _labelled("reported")
         for index, (name, value) in enumerate(newest):
-            line.append("   " if index else "").append(f"{_clean(name)} ", "dim").append(
-                _number(value)
+            line.append("   " if index else "").append(f"{clean(name)} ", "dim").append(
+                number(value)
             )
         return line
 
@@ -135,11 +141,11 @@ class LiveView:
         for index, finding in enumerate(shown):
             yield _finding(finding, "findings" if index == 0 else "")
         if len(findings) > len(shown) and rows > 1:
-            more = ", ".join(_clean(each.name) for each in findings[len(shown) :])
+            more = ", ".join(clean(each.name) for each in findings[len(shown) :])
             yield _labelled("").append(f"and {more}", "dim")
 
     def _framed(self, columns: int, content: list[Text], rows: int) -> list[str]:
-        left = Text.assemble((" nndiag ", "bold cyan"), f"{_clean(self._label)} ")
+        left = Text.assemble((" nndiag ", "bold cyan"), f"{clean(self._label)} ")
         if self._model_of is not self._tail.process:
             self._model, self._model_of = _model(self._tail.process), self._tail.process
         if self._model:
@@ -149,7 +155,7 @@ class LiveView:
             text = content[index] if index < len(content) else Text()
             text.truncate(columns - 4, overflow="ellipsis", pad=True)
             lines.append(Text.assemble(("│ ", "cyan"), text, (" │", "cyan")))
-        where = Text(f" {_clean(self._run.name)} ", "dim")
+        where = Text(f" {clean(self._run.name)} ", "dim")
         lines.append(_edge("╰", "╯", where, self._pace(), columns))
         return _rendered(lines, columns)
 
@@ -166,35 +172,17 @@ class LiveView:
         if self._step >= 0 and idle > STALLED_S:
             line.append(f" no step for {idle:.0f} s ", "yellow")
         elif busiest is not None and not math.isnan(busiest.steps_per_s):
-            line.append(f" {_speed(busiest.steps_per_s)} ", "bold")
+            line.append(f" {speed(busiest.steps_per_s)} ", "bold")
         if not math.isnan(self._tail.overhead_percent):
             line.append(f"· overhead {self._tail.overhead_percent:.1f} % ", "dim")
         return line
-
-
-def sparkline(values: Sequence[float]) -> str:
-    """One block for each value; a value that is not finite is a cross."""
-    finite = [value for value in values if math.isfinite(value)]
-    if not finite:
-        return "×" * len(values)
-    low, high = min(finite), max(finite)
-    if low > 0 and high / low >= LOGARITHMIC_FROM:
-        return sparkline([math.log(value) if value > 0 else math.nan for value in values])
-    middle, reach = low / 2 + high / 2, high / 2 - low / 2  # halves: high - low may be infinite
-    highest = len(BLOCKS) - 1
-    return "".join(
-        BLOCKS[round(((value - middle) / reach + 1) / 2 * highest) if reach else 0]
-        if math.isfinite(value)
-        else "×"
-        for value in values
-    )
 
 
 def _loss(progress: Progress, label: str, width: int) -> Text:
     trace = progress.loss
     means = trace.means(1000)
     finite = [value for value in means if math.isfinite(value)]
-    told = f"from {_number(finite[0])}, lowest {_number(min(finite))}" if len(finite) > 1 else ""
+    told = f"from {number(finite[0])}, lowest {number(min(finite))}" if len(finite) > 1 else ""
     return _curve(label, trace, told, "green", width)
 
 
@@ -202,7 +190,7 @@ def _gradient(progress: Progress, label: str, width: int) -> Text:
     told = "no clipping"
     if progress.clippable:
         share = 100 * progress.clipped / progress.clippable
-        told = f"{share:.0f} % clipped at {_number(progress.clip)}"
+        told = f"{share:.0f} % clipped at {number(progress.clip)}"
     return _curve(label, progress.grad_norm, told, "magenta", width)
 
 
@@ -217,29 +205,22 @@ def _curve(label: str, trace: Trace, told: str, colour: str, width: int) -> Text
     """Label, newest value, its course, and a remark; all of them in columns."""
     line = _labelled(label)
     bad = trace.count > 0 and not math.isfinite(trace.last)
-    line.append(f"{_number(trace.last) if trace.count else '-':<11}", "bold red" if bad else "bold")
+    line.append(f"{number(trace.last) if trace.count else '-':<11}", "bold red" if bad else "bold")
     room = min(60, max(8, width - line.cell_len - REMARK))
-    line.append(sparkline(_stretched(trace.means(room), room)).ljust(room), colour)
+    line.append(sparkline(stretched(trace.means(room), room)).ljust(room), colour)
     return line.append(f"  {told}", "dim")
-
-
-def _stretched(values: list[float], room: int) -> list[float]:
-    """Means of a run that has outgrown its bins fill between half and all of the room: fill it."""
-    if len(values) < room // 2:
-        return values
-    return [values[index * len(values) // room] for index in range(room)]
 
 
 def _finding(finding: Seen, label: str) -> Text:
     line = _labelled(label)
     line.append("● ", _SEVERITY.get(finding.severity, ""))
-    line.append(_clean(finding.name), _SEVERITY.get(finding.severity, ""))
+    line.append(clean(finding.name), _SEVERITY.get(finding.severity, ""))
     if finding.layers:
         others = f" +{len(finding.layers) - 1}" if len(finding.layers) > 1 else ""
-        line.append(f"  {_clean(finding.layers[0])}{others}", "bold")
+        line.append(f"  {clean(finding.layers[0])}{others}", "bold")
     if finding.step_start is not None:
         line.append(f"  from step {finding.step_start}", "dim")
-    return line.append(f"  {_clean(finding.message)}", "dim")
+    return line.append(f"  {clean(finding.message)}", "dim")
 
 
 def _model(process: dict[str, Any]) -> str:
@@ -251,7 +232,7 @@ def _model(process: dict[str, Any]) -> str:
         return ""
     names = " + ".join(dict.fromkeys(filter(None, told)))
     device = process.get("device") or ""
-    return _clean(f"{names}, {_count(sum(sizes))} parameters, {device}".strip(", "))
+    return clean(f"{names}, {count(sum(sizes))} parameters, {device}".strip(", "))
 
 
 def _worst_layers(newest: dict[tuple[str, str], float]) -> Iterable[tuple[str, str]]:
@@ -276,16 +257,16 @@ def _worst_layers(newest: dict[tuple[str, str], float]) -> Iterable[tuple[str, s
         value, where = min(norms)
         share = value / total
         style = "yellow" if share < 1e-4 else ""
-        yield f"smallest gradient {_layer(where)}: {_percent(share)} of all", style
+        yield f"smallest gradient {_layer(where)}: {percent(share)} of all", style
 
 
 def _layer(where: str) -> str:
-    name = _clean(where) or "the model"
+    name = clean(where) or "the model"
     return name if len(name) <= 28 else "…" + name[-27:]
 
 
 def _labelled(label: str) -> Text:
-    line = Text(_clean(label), style="dim", end="")
+    line = Text(clean(label), style="dim", end="")
     line.truncate(LABEL - 1, overflow="ellipsis")
     return Text.assemble(line, " " * (LABEL - line.cell_len))
 
@@ -319,31 +300,3 @@ def _rendered(lines: Sequence[Text], columns: int) -> list[str]:
             console.print(line, end="", soft_wrap=True, markup=False)
         rendered.append(capture.get())
     return rendered
-
-
-def _number(value: float) -> str:
-    if not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "inf" if value > 0 else "-inf"
-    return f"{value:.4g}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %" if share >= 1e-4 else f"{share:.0e}"
-
-
-def _speed(steps_per_s: float) -> str:
-    if steps_per_s >= 1:
-        return f"{steps_per_s:.3g} steps/s" if steps_per_s < 1000 else f"{steps_per_s:.0f} steps/s"
-    return f"{1 / steps_per_s:.3g} s/step" if steps_per_s > 0 else "no steps"
-
-
-def _count(number: int) -> str:
-    for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return str(number)
-
-
-def _clean(text: str) -> str:
-    """`text` of somebody else without what would move the cursor."""
-    return "".join(c if unicodedata.category(c)[0] != "C" else "�" for c in text[:300])

@@ -87,5 +87,5 @@ def _number(value: Any) -> float | None:
         return float(value)
     device = getattr(value, "device", None)
     if getattr(device, "type", "") == "cpu" and value.numel() == 1:
-        return float(value)
+        return float(value.detach())  # torch warns of a tensor that requires a gradient
     return None

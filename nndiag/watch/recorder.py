@@ -115,6 +115,14 @@ class Recorder:
         elif len(self._pending) < 100:
             self._pending.append(record)
 
+    def end(self, reason: str) -> None:
+        """Observation ends before the process does. Said also where there is no step to show."""
+        if not self.recording:
+            path = os.path.join(self._run_dir, f"failed-{os.getpid()}")
+            with open(path, "x", encoding="utf-8") as file:
+                file.write(reason)
+        self.event("observation-ended", step=self.newest_step, reason=reason)
+
     def close(self) -> None:
         for stream in (*self._steps.values(), *(s for s, _ in self._layers.values())):
             stream.close()

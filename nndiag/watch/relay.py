@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import pty
 import select
 import signal
-import struct
 import subprocess
-import sys
 import termios
 import time
 import tty
@@ -27,6 +24,7 @@ from typing import Any, Protocol
 from nndiag.watch.command import Command
 from nndiag.watch.screen import Output, Screen
 from nndiag.watch.supervisor import Ending, Tick, forwarding, start
+from nndiag.watch.terminal import STDIN, STDOUT, control, set_window_size, window_size
 
 DRAW_EVERY_S = 0.25
 PAINT_EVERY_S = 2.0  # all of the view, should something have damaged it
@@ -34,8 +32,8 @@ VIEW_AFTER_S = 0.7  # a script that ends sooner is not bothered with a view
 HELD_S = 0.05  # how long half an escape sequence waits for its other half
 TICK_S = 0.5
 POLL_S = 0.1
+DRAIN_S = 5.0
 READ_BYTES = 1 << 16
-STDIN, STDOUT = 0, 1
 
 
 class View(Protocol):
@@ -52,7 +50,11 @@ def run_on_terminal(
     relay = _Relay(view, tick)
     began = time.monotonic()
     with relay.child_of(command, environment) as child:
-        relay.loop(child)
+        try:
+            relay.loop(child)
+        except Exception:  # a fault of ours must not hang the script up: go on with less
+            relay.stop_drawing()
+            relay.loop(child)
     return Ending.of(child.returncode, time.monotonic() - began)
 
 
@@ -61,7 +63,7 @@ class _Relay:
         self._view = view
         self._tick = tick
         self._has_keys = os.isatty(STDIN)
-        self._screen = Screen(*_window_size(STDOUT))
+        self._screen = Screen(*window_size(STDOUT))
         self._output = Output()
         self._keys = b""  # typed, not taken by the script yet
         self._at_line_start = True
@@ -70,6 +72,8 @@ class _Relay:
         self._terminal_gone = False
         self._master = -1
         self._settings: list[Any] | None = None  # of our terminal, before
+        now = time.monotonic()
+        self._began_s = self._heard_s = self._ticked_s = self._drawn_s = self._painted_s = now
 
     @contextlib.contextmanager
     def child_of(
@@ -82,7 +86,7 @@ class _Relay:
             termios.tcsetattr(
                 slave, termios.TCSANOW, self._settings
             )  # the same erase key, the same echo
-        _set_window_size(slave, self._screen.rows_for_script, self._screen.columns)
+        set_window_size(slave, self._screen.rows_for_script, self._screen.columns)
         try:
             child = start(
                 command,
@@ -91,7 +95,7 @@ class _Relay:
                 stdout=slave,
                 new_session=True,
                 # its controlling terminal, so that Ctrl-C arrives as SIGINT
-                before_exec=lambda: _control(slave),
+                before_exec=lambda: control(slave),
             )
         except BaseException:
             os.close(self._master)
@@ -120,59 +124,62 @@ class _Relay:
 
     def loop(self, child: subprocess.Popen[bytes]) -> None:
         """Until the script has ended and all that it wrote is on the screen."""
-        began = drawn = painted = ticked = heard = time.monotonic()
-        open_ends = [self._master, *([STDIN] if self._has_keys else [])]
+        ends = [self._master, *([STDIN] if self._has_keys else [])]
+        until = None  # then something that outlives the script is not listened to any more
         while True:
-            ended = child.poll() is not None
-            # The kernel hands over what was written last only a moment after the end.
-            readable = self._wait(open_ends, POLL_S)
-            if self._master in readable:
-                chunk = self._read_master()
-                if chunk is None:
-                    open_ends.remove(self._master)
-                elif chunk:
-                    heard = time.monotonic()
-                    self._show(chunk)
-            if STDIN in readable and not self._read_keys(child):
-                open_ends.remove(STDIN)
+            ended = child.poll() is not None  # before the look: what it wrote last comes after this
+            if ended and until is None:
+                until = time.monotonic() + DRAIN_S
+            readable = self._wait(ends, POLL_S)
+            if self._master in readable and not self._take_output():
+                ends.remove(self._master)
+            if STDIN in readable and not self._take_keys(child):
+                ends.remove(STDIN)
             self._send_keys()
-            if ended and self._master not in readable:
+            if until and (self._master not in readable or time.monotonic() > until):
                 self._write(self._output.rest())
                 return
-            if self._master not in open_ends and not ended:  # it closed its streams and lives on
+            if self._master not in ends and not ended:  # it closed its streams and lives on
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     child.wait(TICK_S)
-            now = time.monotonic()
-            if now - heard > HELD_S:
-                self._write(self._output.rest())
-            if self._resized:
-                self._fit()
-            if now - ticked >= TICK_S:
-                ticked = now
-                self._tick(child)
-            if now - drawn >= DRAW_EVERY_S and now - began >= VIEW_AFTER_S and not ended:
-                drawn = now
-                everything = now - painted >= PAINT_EVERY_S
-                painted = now if everything else painted
-                self._draw(everything)
+            self._do_what_is_due(child, time.monotonic())
+
+    def _do_what_is_due(self, child: subprocess.Popen[bytes], now: float) -> None:
+        if now - self._heard_s > HELD_S:
+            self._write(self._output.rest())
+        if self._resized:
+            self._fit()
+        if now - self._ticked_s >= TICK_S:
+            self._ticked_s = now
+            self._tick(child)
+        if now - self._drawn_s >= DRAW_EVERY_S and now - self._began_s >= VIEW_AFTER_S:
+            self._drawn_s = now
+            everything = now - self._painted_s >= PAINT_EVERY_S
+            if everything:
+                self._painted_s = now
+            self._draw(everything)
 
     # -- the script's output
 
-    def _read_master(self) -> bytes | None:
-        """What the script wrote; None when nobody can write there any more."""
+    def _take_output(self) -> bool:
+        """Show what the script wrote; False when nobody can write there any more."""
         try:
-            return os.read(self._master, READ_BYTES) or None
+            chunk = os.read(self._master, READ_BYTES)
         except BlockingIOError:
-            return b""
+            return True
         except OSError as error:
             if error.errno == errno.EIO:  # Linux: the last writer has gone
-                return None
+                return False
             raise
+        if chunk:
+            self._heard_s = time.monotonic()
+            self._show(chunk)
+        return bool(chunk)
 
     def _show(self, chunk: bytes) -> None:
         passed = self._output.pass_on(chunk)
         if self._output.takes_over and self._can_draw:
-            self._stop_drawing()
+            self.stop_drawing()
         self._write(passed)
         if passed:
             self._at_line_start = passed.endswith(b"\n")
@@ -199,27 +206,27 @@ class _Relay:
                 lines = self._view.lines(self._screen.columns, self._screen.height)
                 self._write(opened + self._screen.draw(lines, everything=everything))
         except Exception:  # a view is worth less than the run under it
-            self._stop_drawing()
+            self.stop_drawing()
 
-    def _stop_drawing(self) -> None:
+    def stop_drawing(self) -> None:
         """Give the whole screen to the script, for the rest of the run."""
         self._can_draw = False
         self._write(self._screen.close())
-        _set_window_size(self._master, self._screen.rows, self._screen.columns)
+        set_window_size(self._master, self._screen.rows, self._screen.columns)
 
     def _on_resize(self, number: int, frame: FrameType | None) -> None:
         self._resized = True
 
     def _fit(self) -> None:
         self._resized = False
-        rows, columns = _window_size(STDOUT)
+        rows, columns = window_size(STDOUT)
         self._write(self._screen.resize(rows, columns))
         rows = self._screen.rows_for_script if self._can_draw else rows
-        _set_window_size(self._master, rows, columns)  # the kernel tells the script
+        set_window_size(self._master, rows, columns)  # the kernel tells the script
 
     # -- keys
 
-    def _read_keys(self, child: subprocess.Popen[bytes]) -> bool:
+    def _take_keys(self, child: subprocess.Popen[bytes]) -> bool:
         """Take what was typed; False when nothing can come any more."""
         try:
             typed = os.read(STDIN, 4096)
@@ -261,7 +268,7 @@ class _Relay:
         os.killpg(os.getpgrp(), signal.SIGTSTP)
         # Here the shell has continued us.
         self._raw()
-        self._screen = Screen(*_window_size(STDOUT))
+        self._screen = Screen(*window_size(STDOUT))
         if was_open:
             self._write(self._screen.open())
         os.killpg(child.pid, signal.SIGCONT)
@@ -283,42 +290,3 @@ class _Relay:
         writers = [self._master] if self._keys else []
         readable, _, _ = select.select(open_ends, writers, [], seconds)
         return readable
-
-
-def is_possible(environment: Mapping[str, str]) -> bool:
-    """Whether there is a terminal for a view, and a person before it."""
-    if environment.get("TERM", "dumb") == "dumb" or "NO_COLOR" in environment:
-        return False
-    if any(environment.get(name) for name in ("CI", "GITHUB_ACTIONS", "JPY_PARENT_PID")):
-        return False
-    if any(environment.get(name) == "0" for name in ("TTY_INTERACTIVE", "TTY_COMPATIBLE")):
-        return False
-    try:
-        if not (os.isatty(STDOUT) and os.isatty(2)):
-            return False
-        if os.fstat(STDOUT).st_rdev != os.fstat(2).st_rdev:
-            return False
-        "\u256d\u2581\u00b7".encode(sys.stdout.encoding or "ascii")
-        # In the background a look at the terminal's settings would stop us.
-        return os.tcgetpgrp(STDOUT) == os.getpgrp()
-    except (OSError, UnicodeEncodeError, LookupError):
-        return False
-
-
-def _control(slave: int) -> None:
-    """In the child: make this the controlling terminal of its new session."""
-    fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
-
-
-def _window_size(fd: int) -> tuple[int, int]:
-    """(rows, columns)"""
-    try:
-        columns, rows = os.get_terminal_size(fd)
-    except OSError:
-        return 24, 80
-    return rows or 24, columns or 80
-
-
-def _set_window_size(fd: int, rows: int, columns: int) -> None:
-    with contextlib.suppress(OSError):
-        fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))

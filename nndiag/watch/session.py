@@ -91,6 +91,15 @@ class Session:
 
     def start(self, awaited: dict[str, Callable[[Any], None]]) -> None:
         """Attach. `awaited`: modules whose import the bootstrap waits for, with what to do then."""
+        try:
+            self._attach(awaited)
+        except BaseException:
+            self._guard.off = True  # some hooks may be on already
+            raise
+
+    def _attach(self, awaited: dict[str, Callable[[Any], None]]) -> None:
+        marker = os.path.join(self._run_dir, f"attached-{os.getpid()}")
+        os.close(os.open(marker, os.O_CREAT | os.O_WRONLY, 0o600))
         self._adapter.attach()
         for stream, name in ((sys.stdout, "stdout"), (sys.stderr, "stderr")):
             if stream is not None:
@@ -100,10 +109,6 @@ class Session:
         atexit.register(self._finish)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forked)
-        marker = os.open(
-            os.path.join(self._run_dir, f"attached-{os.getpid()}"), os.O_CREAT | os.O_WRONLY, 0o600
-        )
-        os.close(marker)
 
     def _report(self, source: str, name: str, value: float) -> None:
         self._recorder.metric(name, value, source)
@@ -111,8 +116,7 @@ class Session:
     def _failed(self, reason: str, final: bool) -> None:
         if final:
             self._adapter.switch_off()
-            step = self._recorder.newest_step
-            self._recorder.event("observation-ended", step=step, reason=reason)
+            self._recorder.end(reason)
         else:
             self._recorder.note(f"a fault of nndiag's own, observation goes on: {reason}")
 

@@ -206,7 +206,8 @@ class RunTail:
             progress = self.optimizers.setdefault(tail.owner, Progress(tail.owner))
             progress.add(step, seconds, row)
             self.elapsed_s = seconds
-            self.own_s = row.get("nndiag_time_s", math.nan)
+            own_s = row.get("nndiag_time_s", math.nan)
+            self.own_s += own_s if own_s > 0 else 0.0
 
     def _read_process(self, path: Path) -> None:
         try:

@@ -228,5 +228,6 @@ def test_the_demo_finds_what_is_wrong_with_it(tmp_path: Path) -> None:
     assert "CRITICAL" in done.stderr
     assert "lower-lr" in done.stderr
     report = json.loads(nndiag(tmp_path, "analyze", "r", "--json").stdout)
-    names = [finding["name"] for finding in report["runs"][0]["findings"]]
-    assert "dead-relu" in names
+    findings = report["runs"][0]["findings"]
+    findings += [symptom for finding in findings for symptom in finding["symptoms"]]
+    assert "dead-relu" in [finding["name"] for finding in findings]

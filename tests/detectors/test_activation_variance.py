@@ -40,7 +40,9 @@ def test_a_signal_that_explodes_is_critical_whatever_the_loss_does():
 
 
 def test_a_signal_that_grows_a_thousandfold_is_a_warning():
-    [finding] = findings(ActivationExploding(), variance(drops(300.0, 2.0), [1.0, 10.0, 150.0, 2e3]))
+    run = variance(drops(300.0, 2.0), [1.0, 10.0, 150.0, 2e3])
+
+    [finding] = findings(ActivationExploding(), run)
 
     assert finding.severity is Severity.WARNING
 

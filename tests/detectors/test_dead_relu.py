@@ -44,6 +44,15 @@ def test_a_functional_relu_is_named_by_the_layer_that_feeds_it():
     assert finding.layers == ("4",)
 
 
+def test_units_that_steps_far_too_large_kill_count_earlier():
+    rising = [0.0, 0.05, 0.1, 0.2, *flat(0.4, 30)]
+    large = series("update_ratio", [0.5] * 50)
+
+    assert findings(DeadRelu(), dead(net(learns(2.3, 1.4), large), "3", rising))
+    assert not findings(DeadRelu(), dead(net(learns(2.3, 0.1), large), "3", rising))
+    assert not findings(DeadRelu(), dead(net(learns(2.3, 1.4)), "3", rising))
+
+
 QUIET = {
     "some dead units": dead(net(learns()), "3", flat(0.4)),
     "some dead units of an autoencoder": dead(net(stays(0.65)), "3", [0.1, *flat(0.45, 30)]),

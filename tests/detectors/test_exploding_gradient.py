@@ -8,6 +8,7 @@ from nndiag.records import Severity
 from tests.detectors.nets import (
     STEPS,
     breaks,
+    drops,
     findings,
     learns,
     net,
@@ -38,6 +39,11 @@ def test_gradients_far_above_their_weights_at_the_start_of_a_run_that_breaks():
     assert finding.measured("at_start") is True
     assert finding.measured("gradient_to_weight") == pytest.approx(6e3)
     assert finding.layers == ("0", "2", "4", "6")
+
+
+def test_gradients_far_above_their_weights_in_a_run_that_begins_absurdly_high():
+    """A recurrent net of gain 2 under Adam: the loss starts at 12,000 and comes down."""
+    assert findings(ExplodingGradient(), weights(net(drops(1.2e4, 5.0), depth=4), [3e4] * 4))
 
 
 def test_norms_that_keep_jumping_and_shake_the_loss():

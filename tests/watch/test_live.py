@@ -12,7 +12,8 @@ from rich.cells import cell_len
 
 from nndiag.journal.writer import EventWriter, StreamWriter, make_directory
 from nndiag.watch.checkup import Checkup, Seen
-from nndiag.watch.live import LiveView, sparkline
+from nndiag.watch.frame import sparkline
+from nndiag.watch.live import LiveView
 
 COLUMNS = [("loss", ""), ("backward_calls", ""), ("lr", ""), ("grad_norm", "")]
 COLUMNS += [("clip_threshold", ""), ("nndiag_time_s", "")]
@@ -38,7 +39,7 @@ class Run:
         self.writers += 1
         writer = StreamWriter(str(path), owner=owner, columns=COLUMNS)
         for step, loss in enumerate(losses):
-            writer.append(step, step / 50, [loss, 1, 3e-4, 0.5 + step % 2, clip, step / 50 * 0.013])
+            writer.append(step, step / 50, [loss, 1, 3e-4, 0.5 + step % 2, clip, 0.02 * 0.013])
 
     def view(self, label: str = "train.py", columns: int = 80, rows: int = 9) -> str:
         lines = LiveView(self.path, label, self.checkup).lines(columns, rows)

@@ -8,7 +8,7 @@ can be read only before backward frees them, and not where reading would recompu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,14 +80,14 @@ class ForwardMap:
         """Every ReLU, tanh and sigmoid on the way from the loss to the parameters."""
         for node, inside in self._walk(loss.grad_fn):
             kind = type(node).__name__
-            read = READERS.get(kind)
-            if read is None:
+            name, is_one = READERS.get(kind, ("", _always))
+            if not name or not is_one(node):
                 continue
             source = inside or self._feeder(node)
             if source is None or source.packed or source.kind in RECURRENT:
                 continue
-            values = _read(read, node)
-            if values is not None and is_measurable(values) and values.ndim >= 2:
+            values = _saved(node, name)
+            if is_measurable(values) and values.ndim >= 2:
                 axis = self._unit_axis(values, source, node)
                 yield Activation(source.module, kind, values, axis, SATURATING.get(kind, ""))
 
@@ -129,28 +129,41 @@ class ForwardMap:
         return 1 if first and values.ndim > 2 else -1
 
 
-def _read(read: Callable[[Any], Tensor | None], node: Any) -> Tensor | None:
-    """A saved tensor, or None where it was changed in place or freed since."""
+def _saved(node: Any, name: str) -> Any:
+    """What a node saved under `name`; None where reading would run code, or it is gone.
+
+    Hooks on saved tensors recompute a checkpoint, or fetch from a disk. A tensor that was changed
+    in place or freed since cannot be read.
+    """
+    raw = getattr(node, f"_raw_saved_{name}", None)
+    several = raw if isinstance(raw, tuple | list) else [raw]
+    if any(getattr(one, "unpack_hook", None) is not None for one in several):
+        return None
     try:
-        return read(node)
+        return getattr(node, f"_saved_{name}", None)
     except RuntimeError:
         return None
 
 
-def _clamp_at_zero(node: Any) -> Tensor | None:
-    """`clamp(min=0)` and ReLU6; None for any other clamp."""
-    low = getattr(node, "_saved_min", getattr(node, "_saved_min_val", None))
-    return node._saved_self if low is not None and float(low) == 0 else None
+def _clamps_at_zero(node: Any) -> bool:
+    low = _saved(node, "min")
+    low = _saved(node, "min_val") if low is None else low
+    return low is not None and float(low) == 0
 
 
-READERS: dict[str, Callable[[Any], Tensor | None]] = {
-    "ReluBackward0": lambda node: node._saved_result,
-    "ThresholdBackward0": lambda node: node._saved_self if node._saved_threshold == 0 else None,
-    "HardtanhBackward0": _clamp_at_zero,
-    "ClampBackward1": _clamp_at_zero,
-    "ClampMinBackward0": _clamp_at_zero,
-    "TanhBackward0": lambda node: node._saved_result,
-    "SigmoidBackward0": lambda node: node._saved_result,
+def _always(node: Any) -> bool:
+    return True
+
+
+# Node -> what it saved that tells which units are alive, and whether it is a ReLU at all.
+READERS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "ReluBackward0": ("result", _always),
+    "ThresholdBackward0": ("self", lambda node: _saved(node, "threshold") == 0),
+    "HardtanhBackward0": ("self", _clamps_at_zero),  # ReLU6
+    "ClampBackward1": ("self", _clamps_at_zero),
+    "ClampMinBackward0": ("self", _clamps_at_zero),
+    "TanhBackward0": ("result", _always),
+    "SigmoidBackward0": ("result", _always),
 }
 
 
@@ -163,6 +176,19 @@ class Origin:
     detail: str  # name of the graph node
 
 
+# Where a saved tensor came from: its place among the node's inputs.
+INPUTS = {"self": 0, "input": 0, "other": 1, "mat1": 1, "mat2": 2}
+RESULTS = ("result", "output", "out")
+# What makes an infinity of finite numbers without saving it: the operand to look at, and the bad.
+SINGULAR: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
+    "LogBackward0": ("self", lambda x: x <= 0),
+    "Log2Backward0": ("self", lambda x: x <= 0),
+    "Log10Backward0": ("self", lambda x: x <= 0),
+    "Log1PBackward0": ("self", lambda x: x <= -1),
+    "DivBackward0": ("other", lambda x: x == 0),
+}
+
+
 def first_nonfinite(loss: Tensor) -> Origin:
     """The first operation, in forward order, that saved a NaN or an infinity for backward.
 
@@ -172,22 +198,40 @@ def first_nonfinite(loss: Tensor) -> Origin:
     nodes = sorted(_reachable(loss.grad_fn), key=lambda n: n._sequence_nr())
     nearest: dict[Any, int] = {}  # node -> id of the parameter last met on the way to it
     for node in nodes:
-        own = [
-            n.variable for n, _ in node.next_functions if n is not None and hasattr(n, "variable")
-        ]
+        own = [v for n, _ in node.next_functions if (v := getattr(n, "variable", None)) is not None]
+        own = [variable for variable in own if isinstance(variable, nn.Parameter)]
         behind = [nearest[n] for n, _ in node.next_functions if n in nearest]
         if own or behind:
             nearest[node] = id(own[-1]) if own else behind[-1]
         for variable in own:
             if not _finite(variable):
                 return Origin("parameter", id(variable), type(node).__name__)
-        for attribute in dir(node):
-            if attribute.startswith("_saved_") and not _saved_is_finite(node, attribute):
-                kind = "activation" if behind or attribute == "_saved_result" else "input"
-                where = behind[-1] if behind else nearest.get(node)
-                return Origin(kind, where, type(node).__name__)
-    last = nodes[-1] if nodes else None
-    return Origin("loss", None, type(last).__name__ if last is not None else "")
+        for name in _saved_names(node):
+            if not _all_finite(_saved(node, name)):
+                return _origin(node, name, nearest)
+    for node in reversed(nodes):
+        name, is_bad = SINGULAR.get(type(node).__name__, ("", torch.isnan))
+        values = _saved(node, name) if name else None
+        if isinstance(values, Tensor) and bool(is_bad(values).any()):
+            return Origin("loss", None, type(node).__name__)
+    return Origin("loss", None, type(nodes[-1]).__name__ if nodes else "")
+
+
+def _origin(node: Any, name: str, nearest: Mapping[Any, int]) -> Origin:
+    """Who made the bad tensor that `node` saved under `name`."""
+    if name.startswith(RESULTS):
+        return Origin("activation", nearest.get(node), type(node).__name__)
+    place = INPUTS.get(name)
+    maker = node.next_functions[place][0] if place is not None else None
+    if maker is None or hasattr(maker, "variable"):  # no operation with a gradient: data
+        return Origin("input", nearest.get(node), type(node).__name__)
+    return Origin("activation", nearest.get(maker), type(maker).__name__)
+
+
+def _saved_names(node: Any) -> list[str]:
+    """What a node saved for backward, but for masks: an infinity is at home there."""
+    names = [name.removeprefix("_saved_") for name in dir(node) if name.startswith("_saved_")]
+    return [name for name in names if "mask" not in name and name != "attn_bias"]
 
 
 def _reachable(start: Any) -> list[Any]:
@@ -205,9 +249,8 @@ def _reachable(start: Any) -> list[Any]:
     return found
 
 
-def _saved_is_finite(node: Any, attribute: str) -> bool:
-    value: object = _read(lambda n: getattr(n, attribute), node)
-    values = value if isinstance(value, tuple) else (value,)
+def _all_finite(value: object) -> bool:
+    values = value if isinstance(value, tuple | list) else (value,)
     return all(_finite(v) for v in values if isinstance(v, Tensor))
 
 

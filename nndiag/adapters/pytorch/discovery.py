@@ -23,6 +23,7 @@ WRAPPERS = {  # class name -> attribute that holds the user's own model
 }
 MAX_MODULES = 10_000  # named modules of one model
 MAX_ANCESTORS = 64
+MAX_MODELS = 64  # of one process, dead ones included
 
 
 @dataclass(slots=True)
@@ -37,7 +38,7 @@ class Model:
     kinds: dict[str, str] = field(default_factory=dict)  # module name -> class name
     leaves: set[str] = field(default_factory=set)  # names of modules without children
     order: dict[str, int] = field(default_factory=dict)  # module name -> place in the forward pass
-    prefix: str = ""  # of all names, where an optimizer holds models whose parts share names
+    prefix: str = ""  # of all names, where an optimizer holds more than this model
 
     def refresh(self) -> None:
         """Read the names again: layers may have come, gone or materialised."""
@@ -86,9 +87,7 @@ class Discovery:
 
     def _holds(self, module: nn.Module, name: str, parameter: Any) -> None:
         if parameter is not None:
-            key = id(parameter)
-            gone = weakref.ref(module, lambda _: self._holder_of.pop(key, None))
-            self._holder_of[key] = gone
+            self._holder_of[id(parameter)] = weakref.ref(module)
 
     def root_of(self, module: nn.Module) -> nn.Module:
         """The model a module belongs to: its topmost ancestor, freed of parallel wrappers."""
@@ -109,6 +108,8 @@ class Discovery:
 
     def learn(self, seen: Iterable[nn.Module]) -> bool:
         """Find the models of the modules that ran. True if there was a new one."""
+        if len(self.models) >= MAX_MODELS:
+            return False
         unknown = [m for m in seen if not self.knows(m) and not self._is_no_model(m)]
         if not unknown:
             return False
@@ -128,8 +129,13 @@ class Discovery:
     def learn_holders(self, parameters: Iterable[torch.Tensor]) -> None:
         """Find the models of these parameters, though none of their modules was seen to run."""
         known = {key for model in self.alive() for key in model.parameters}
-        refs = [self._holder_of.get(id(p)) for p in parameters if id(p) not in known]
-        self.learn([module for ref in refs if ref is not None and (module := ref()) is not None])
+        holders: list[nn.Module] = []
+        for parameter in parameters:
+            ref = self._holder_of.get(id(parameter))
+            module = None if ref is None or id(parameter) in known else ref()
+            if module is not None and any(p is parameter for p in module._parameters.values()):
+                holders.append(module)
+        self.learn(holders)
 
     def _is_no_model(self, module: nn.Module) -> bool:
         ref = self._not_models.get(id(module))
@@ -166,10 +172,8 @@ class Discovery:
         return [m for n, m in sorted(counts, key=lambda c: -c[0]) if n]
 
     def tell_apart(self, models: Iterable[Model]) -> None:
-        """Give the names of one optimizer's models a prefix where they would be the same."""
-        taken: set[str] = set()
-        for model in models:
-            if not taken.isdisjoint({*model.modules.values(), *model.parameters.values()}):
+        """Where one optimizer holds several models, all but the first lead their parts' names."""
+        for model in list(models)[1:]:
+            if not model.order and not model.prefix:  # no name was written yet
                 model.prefix = model.name
                 model.refresh()
-            taken |= {*model.modules.values(), *model.parameters.values()}

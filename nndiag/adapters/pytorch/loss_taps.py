@@ -49,6 +49,15 @@ class Clip:
 
     threshold: float
     norm: Scalar
+    parameters: frozenset[int] | None = None  # ids of what was clipped; None: unknown, all
+
+    def covers(self, parameter: Tensor) -> bool:
+        return self.parameters is None or id(parameter) in self.parameters
+
+    def overlaps(self, other: Clip) -> bool:
+        if self.parameters is None or other.parameters is None:
+            return True
+        return not self.parameters.isdisjoint(other.parameters)
 
 
 class LossTaps:
@@ -84,7 +93,8 @@ class LossTaps:
         value, factor = loss.detach().reshape(()), 1.0
         node = loss.grad_fn
         scale = self.scale()
-        if scale is not None and (other := _constant_factor(node)) is not None:
+        other = _constant_factor(node)
+        if scale is not None and other is not None and self._is_scale(other):
             value = value / other
             node = node.next_functions[0][0] if node is not None else None
         other = _constant_factor(node)
@@ -106,7 +116,9 @@ class LossTaps:
         if is_measurable(total_norm) and total_norm.numel() == 1:
             norm = total_norm.detach().clone()
             value = norm.item() if norm.device.type == "cpu" else norm
-            self.clips.append(Clip(float(max_norm), value))
+            given = [parameters] if isinstance(parameters, Tensor) else parameters
+            ids = frozenset(map(id, given)) if isinstance(given, list | tuple) else None
+            self.clips.append(Clip(float(max_norm), value, ids))
 
     def scale(self) -> float | Tensor | None:
         """The gradient scaler's present factor; None where there is no scaler in use."""
@@ -115,6 +127,13 @@ class LossTaps:
         if scaler is None or scale is None or not scaler._enabled:
             return None
         return float(scale) if scale.device.type == "cpu" else scale
+
+    def _is_scale(self, factor: Tensor) -> bool:
+        """Whether a loss was multiplied by the scaler: by that very tensor, or a copy elsewhere."""
+        scale = getattr(self._scaler() if self._scaler is not None else None, "_scale", None)
+        if scale is None:
+            return False
+        return bool(factor.device != scale.device or factor.data_ptr() == scale.data_ptr())
 
     def loss_of(self, calls: Sequence[Backward]) -> Scalar:
         """The loss of a step from its backward calls: their mean, each freed of accumulation.

@@ -48,10 +48,10 @@ class ModuleStats:
         backward; the second is measured only where there was no first.
         """
         key = id(module)
-        if (module._modules and output is self._last) or (key in self.modules and in_backward()):
+        seen, self.modules[key] = key in self.modules, module
+        if (module._modules and output is self._last) or (seen and in_backward()):
             return
         self._last = output
-        self.modules[key] = module
         calls = (self.training if module.training else self.evaluation).setdefault(key, [])
         if len(calls) >= MAX_CALLS:
             return
@@ -122,11 +122,7 @@ def compiler_has_run() -> bool:
 
 def should_measure() -> bool:
     """A forward of training: with gradients, and recorded by no tracer."""
-    return (
-        torch.is_grad_enabled()
-        and not torch._C._get_tracing_state()
-        and not is_captured()
-    )
+    return torch.is_grad_enabled() and not torch._C._get_tracing_state() and not is_captured()
 
 
 def _hide_from_compile_warning(hook: ForwardHook) -> None:

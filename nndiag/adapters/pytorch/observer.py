@@ -21,7 +21,12 @@ from nndiag.adapters.base import NAN, Column, Sink, StepRow
 from nndiag.adapters.pytorch.autograd_graph import ForwardMap, ModuleCall, first_nonfinite
 from nndiag.adapters.pytorch.discovery import Discovery, Model
 from nndiag.adapters.pytorch.loss_taps import Backward, Clip, LossTaps, Scalar
-from nndiag.adapters.pytorch.module_hooks import ForwardHook, ModuleStats, should_measure
+from nndiag.adapters.pytorch.module_hooks import (
+    ForwardHook,
+    ModuleStats,
+    compiler_has_run,
+    should_measure,
+)
 from nndiag.adapters.pytorch.optimizer_hooks import Measured, StepObserver, global_norm
 from nndiag.adapters.pytorch.quiet import (
     in_backward,
@@ -30,13 +35,13 @@ from nndiag.adapters.pytorch.quiet import (
     saved_tensor_hooks_are_active,
     unseen,
 )
-from nndiag.adapters.pytorch.structure import describe
+from nndiag.adapters.pytorch.structure import Register
 from nndiag.adapters.pytorch.tensor_stats import (
     ACTIVATION,
     is_measurable,
     merge_activation_stats,
-    norms,
     tensors_in,
+    worst_value,
 )
 from nndiag.adapters.pytorch.transfer import Transfer
 from nndiag.adapters.pytorch.unit_activity import UnitActivity
@@ -78,6 +83,7 @@ class TorchAdapter:
         self._graph = ForwardMap()
         self._units = UnitActivity()
         self._transfer = Transfer()
+        self._register = Register()
         self._forward = ForwardHook(guard(self._on_forward))
         self._observers: list[StepObserver] = []
         self._watched: dict[int, tuple[weakref.ref[Any], StepObserver]] = {}  # by id(optimizer)
@@ -123,6 +129,11 @@ class TorchAdapter:
         self._transfer.drain(wait=True)
         if self._watched:
             self._tell_structure()
+            if compiler_has_run():
+                self._sink.note(
+                    "torch.compile: what happens inside compiled regions was not observed; "
+                    "gradients, parameters and the loss were"
+                )
 
     # -- forward and backward
 
@@ -179,9 +190,11 @@ class TorchAdapter:
             return
         with unseen():
             self._taps.saw_clip(*args, **kwargs)
-            if args and self._taps.clips and _is_bad(self._taps.clips[-1].norm):
-                parameters = [args[0]] if isinstance(args[0], Tensor) else list(args[0])
-                self._explain_gradients(parameters)
+            clipped = args[0] if args else kwargs.get("parameters")
+            if self._taps.clips and _is_bad(self._taps.clips[-1].norm):
+                parameters = [clipped] if isinstance(clipped, Tensor) else clipped
+                if isinstance(parameters, list | tuple):  # an iterator is the script's to consume
+                    self._explain_gradients(parameters)
 
     def _explain_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Name the parameter whose gradient went bad first, which is the last in forward order."""
@@ -190,9 +203,8 @@ class TorchAdapter:
         finite = bool(losses) and all(map(math.isfinite, losses))
         if self._origins >= MAX_ORIGINS or not with_grad or not finite or self._taps.scale():
             return
-        lengths = [float(n) for n in norms([gradient for _, gradient in with_grad])]
-        pairs = zip(with_grad, lengths, strict=True)
-        bad = [(p, n) for (p, _), n in pairs if not math.isfinite(n)]
+        # The norm of large but finite gradients can overflow, so each value counts.
+        bad = [(p, float(n)) for p, g in with_grad if not math.isfinite(n := worst_value(g))]
         if not bad:
             return
         self._origins += 1
@@ -236,7 +248,7 @@ class TorchAdapter:
     ) -> Measured:
         scale = getattr(optimizer, "grad_scale", None)  # fused steps unscale by themselves
         unscale = 1.0 if scale is None else scale
-        total = not self._taps.clips  # clipping has told the norm already
+        total = not self._clips_of(parameters)  # clipping has told the norm already
         return observer.gradients(parameters, each=observer.due, total=total, unscale=unscale)
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
@@ -248,7 +260,7 @@ class TorchAdapter:
         with unseen():
             parameters = observer.parameters(optimizer)
             measured = self._measured or Measured()
-            calls, clips = self._taps.backwards, self._taps.clips
+            calls = self._taps.backwards
             if _has_closure(args, kwargs):  # backward and clipping ran inside the step
                 before = measured.before
                 measured = self._measure(observer, optimizer, parameters)
@@ -256,23 +268,35 @@ class TorchAdapter:
                 if len(calls) > 1:  # LBFGS tries several points: the first is where it stood
                     calls = calls[:1]
                     observer.forget_update()
-            self._close_step(optimizer, observer, parameters, measured, calls, clips)
+            self._close_step(observer, parameters, measured, calls)
         self._measured = None
+
+    def _clips_of(self, parameters: list[Tensor]) -> list[Clip]:
+        """The clipping calls that touched these parameters; of repeated ones the first.
+
+        Without a new backward call this is another optimizer's step on the same gradients.
+        """
+        calls = self._taps.clips if self._taps.backwards else [*self._clips, *self._taps.clips]
+        found: list[Clip] = []
+        for call in calls:
+            if any(map(call.covers, parameters)) and not any(map(call.overlaps, found)):
+                found.append(call)
+        return found
 
     def _close_step(
         self,
-        optimizer: Any,
         observer: StepObserver,
         parameters: list[Tensor],
         measured: Measured,
         calls: list[Backward],
-        clips: list[Clip],
     ) -> None:
         """Write the row of this step, and its layers if it was a measured one."""
+        clips = self._clips_of(parameters)
         if calls:
-            self._calls, self._clips = calls, clips
+            self._calls, self._clips = calls, self._taps.clips
         else:  # a second optimizer that steps on the same loss
-            calls, clips = self._calls, clips or self._clips
+            calls = self._calls
+            self._clips += self._taps.clips
         self._taps.backwards, self._taps.clips = [], []
         now = time.perf_counter()
         row: dict[str, Scalar] = {
@@ -285,17 +309,15 @@ class TorchAdapter:
             "update_gradient_cosine": observer.cosine_with_last_update(parameters),
             "update_ratio": NAN,
         }
-        shrunk: Scalar = 1.0
         if clips:
             row["clip_threshold"], row["grad_norm"] = self._taps.clip_of(clips)
-            shrunk = _clip_factor(row["clip_threshold"], row["grad_norm"])
         sizes: list[Tensor] = []
         moves: list[Tensor] = []
         if measured.before:
             sizes, moves = observer.updates(parameters, measured.before)
             row["update_ratio"] = global_norm(moves) / global_norm(sizes)
         if observer.due:
-            self._measure_layers(observer, parameters, measured, (sizes, moves), shrunk)
+            self._measure_layers(observer, parameters, measured, (sizes, moves), clips)
         self._cost_told_s = self._guard.cost_s
         self._send_row(observer, row, len(calls))
         observer.steps += 1
@@ -310,13 +332,14 @@ class TorchAdapter:
         parameters: list[Tensor],
         measured: Measured,
         sizes_and_moves: tuple[list[Tensor], list[Tensor]],
-        shrunk: Scalar,
+        clips: list[Clip],
     ) -> None:
         """Collect the layer statistics of a measured step and send them."""
         self._learn()
         columns: list[Column] = []
         values: list[Scalar] = []
         names = self._parameter_names(parameters)
+        shrunk = [(clip, _clip_factor(clip.threshold, clip.norm)) for clip in clips]
         for p, name, size, moved in zip(parameters, names, *sizes_and_moves, strict=False):
             columns += [("param_norm", name), ("param_update_norm", name)]
             values += [size, moved]
@@ -324,7 +347,8 @@ class TorchAdapter:
                 gradient = measured.norms[id(p)]
                 absent = not isinstance(gradient, Tensor) and gradient < 0
                 columns.append(("param_grad_norm", name))
-                values.append(gradient if absent else gradient * shrunk)
+                factor = next((f for clip, f in shrunk if clip.covers(p)), 1.0)
+                values.append(gradient if absent else gradient * factor)
         models = self._discovery.models_of(parameters)
         for key, found in self._units.close_step(_modules_of(models)).items():
             place = next(m.modules[key] for m in models if key in m.modules)
@@ -383,9 +407,8 @@ class TorchAdapter:
         observer.newest = self._newest = self._newest + 1
         in_use = [o for o in self._observers if self._newest - o.newest < RESTING_STEPS]
         recording = any(o.due for o in in_use)
-        if not recording or len(in_use) == 1:
+        if not recording or len(in_use) == 1:  # what is left belongs to nobody
             self._graph.clear()
-        if not recording:
             self._stats.clear()
         if recording != self._forward.recording:
             self._forward.set(recording)
@@ -457,10 +480,11 @@ class TorchAdapter:
         ]
 
     def _tell_structure(self) -> None:
-        for model in self._discovery.models:
+        for model in self._discovery.alive():
             model.refresh()
         alive = [(o, optimizer) for ref, o in self._watched.values() if (optimizer := ref())]
-        self._sink.structure(describe(self._discovery, alive, self._units.spellings))
+        known = self._register.describe(self._discovery, alive, self._units.spellings)
+        self._sink.structure(known)
 
 
 def _modules_of(models: list[Model]) -> set[int]:

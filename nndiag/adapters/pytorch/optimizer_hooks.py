@@ -165,7 +165,8 @@ def global_norm(parts: list[Tensor]) -> Tensor:
     """Euclidean norm of several norms, possibly of several devices."""
     first = parts[0]
     same = [p if p.device == first.device else p.to(first.device) for p in parts]
-    length: Tensor = torch.linalg.vector_norm(torch.stack([p.float() for p in same]))
+    kind = torch.float64 if any(p.dtype is torch.float64 for p in same) else torch.float32
+    length: Tensor = torch.linalg.vector_norm(torch.stack([p.to(kind) for p in same]))
     return length
 
 

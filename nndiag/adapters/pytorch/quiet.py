@@ -8,10 +8,13 @@ So every one of ours runs in `unseen()`.
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.utils._python_dispatch as python_dispatch
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 # A private name: without it we do not measure under modes.
 _disable_current_modes = getattr(python_dispatch, "_disable_current_modes", None)
@@ -56,13 +59,13 @@ class unseen:
             self._stack.close()
 
 
-def leave_to_python(function: Any) -> Any:
+def leave_to_python(function: Function) -> Function:
     """Have torch.compile run `function`, and all that it calls, as they are.
 
     Inside a compiled region that fell back to Python, torch tries to compile each function that is
     called, ours too: graphs, warnings and even endless recursion would be the user's.
     """
-    frames = getattr(torch._C._dynamo, "eval_frame", None)
+    frames: Any = getattr(torch._C._dynamo, "eval_frame", None)
     if hasattr(frames, "set_code_exec_strategy"):  # private; torch >= 2.7
         skip = frames._FrameAction.SKIP
         strategy = frames._FrameExecStrategy(skip, skip)  # itself, and what it calls
@@ -72,7 +75,8 @@ def leave_to_python(function: Any) -> Any:
 
 def is_captured() -> bool:
     """Whether a CUDA graph records what runs now: reading a number would spoil the user's graph."""
-    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+    initialized = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return bool(initialized and torch.cuda.is_current_stream_capturing())
 
 
 def in_backward() -> bool:

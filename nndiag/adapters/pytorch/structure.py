@@ -14,43 +14,68 @@ from nndiag.adapters.pytorch.optimizer_hooks import StepObserver
 MAX_NAME = 200  # characters; generated names can be megabytes
 
 
-def describe(
-    discovery: Discovery,
-    watched: Iterable[tuple[StepObserver, Any]],
-    relus: Mapping[int, str],
-) -> Structure:
-    """What is known now.
+class Register:
+    """What is known of models and optimizers; of those that are gone, what was known last.
 
-    `watched`: pairs of observer and living optimizer. `relus`: graph node's name by module id.
+    When a script ends, its training function has often returned and nothing of it is alive.
     """
-    structure = Structure()
-    held: dict[int, tuple[str, float | None]] = {}
-    for observer, optimizer in watched:
-        models = discovery.models_of(observer.parameters(optimizer))
-        structure.optimizers.append(
-            {
-                "owner": observer.owner,
-                "kind": observer.kind,
-                "model": models[0].name if models else "",
-                "settings": observer.settings(optimizer),
-            }
+
+    def __init__(self) -> None:
+        self._optimizers: dict[str, Mapping[str, object]] = {}  # by owner
+        self._models: dict[str, Mapping[str, object]] = {}  # by name
+        self._held: dict[tuple[str, str], tuple[str, float | None]] = {}  # (model, parameter)
+        self._relus: dict[str, str] = {}  # name of a module -> graph node's name
+        self._device = ""
+
+    def describe(
+        self,
+        discovery: Discovery,
+        watched: Iterable[tuple[StepObserver, Any]],
+        relus: Mapping[int, str],
+    ) -> Structure:
+        """What is known now.
+
+        `watched`: pairs of observer and living optimizer. `relus`: graph node's name by module id.
+        """
+        models = discovery.alive()
+        for observer, optimizer in watched:
+            self._learn_optimizer(observer, optimizer, discovery)
+        for model in models:
+            self._models[model.name] = _model(model, self._held)
+        for key, spelling in relus.items():
+            name = next((m.modules[key] for m in models if key in m.modules), None)
+            if name is not None:
+                self._relus[name[:MAX_NAME]] = spelling
+        devices = (str(p.device) for m in models for p in m.live_parameters())
+        self._device = next(devices, self._device)
+        return Structure(
+            optimizers=list(self._optimizers.values()),
+            models=list(self._models.values()),
+            relus=[{"name": name, "spelling": kind} for name, kind in self._relus.items()],
+            device=self._device,
         )
+
+    def _learn_optimizer(
+        self, observer: StepObserver, optimizer: Any, discovery: Discovery
+    ) -> None:
+        models = discovery.models_of(observer.parameters(optimizer))
+        self._optimizers[observer.owner] = {
+            "owner": observer.owner,
+            "kind": observer.kind,
+            "model": models[0].name if models else "",
+            "settings": observer.settings(optimizer),
+        }
         for group in optimizer.param_groups:
             lr = group.get("lr")
-            for parameter in group["params"]:
-                held[id(parameter)] = (observer.owner, lr if isinstance(lr, (int, float)) else None)
-    for model in discovery.alive():
-        structure.models.append(_model(model, held))
-    device = next((str(p.device) for m in discovery.alive() for p in m.live_parameters()), "")
-    structure.device = device
-    for key, spelling in relus.items():
-        name = next((m.modules[key] for m in discovery.alive() if key in m.modules), None)
-        if name is not None:
-            structure.relus.append({"name": name[:MAX_NAME], "spelling": spelling})
-    return structure
+            told = observer.owner, lr if isinstance(lr, (int, float)) else None
+            for model in models:
+                names = (model.parameters.get(id(p)) for p in group["params"])
+                self._held |= {(model.name, name): told for name in names if name is not None}
 
 
-def _model(model: Model, held: Mapping[int, tuple[str, float | None]]) -> Mapping[str, object]:
+def _model(
+    model: Model, held: Mapping[tuple[str, str], tuple[str, float | None]]
+) -> Mapping[str, object]:
     parameters = list(model.live_parameters())
     own: dict[str, list[str]] = {}
     for parameter in parameters:
@@ -70,7 +95,7 @@ def _model(model: Model, held: Mapping[int, tuple[str, float | None]]) -> Mappin
             for name in layers
         ],
         "parameters": [
-            _parameter(p, model, *held.get(id(p), (None, None)))
+            _parameter(p, model, *held.get((model.name, model.parameters[id(p)]), (None, None)))
             for p in parameters
             if id(p) in model.parameters
         ],

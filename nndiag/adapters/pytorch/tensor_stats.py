@@ -6,13 +6,14 @@ Shapes: N samples (first dimension), C units or channels, S positions, E element
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 ELEMENTS = 1 << 16  # a statistic reads at most about so many elements of a tensor
 UNIT_ELEMENTS = 1 << 20  # the search for dead units wants many samples, and costs one comparison
+NARROW = frozenset((torch.float16, torch.bfloat16))
 SAMPLES = 16  # and at least so many samples, where there are
 
 ACTIVATION = (
@@ -125,10 +126,25 @@ def by_unit(x: Tensor, unit_axis: int) -> Tensor:
 def norms(tensors: list[Tensor]) -> list[Tensor]:
     """Euclidean norm of each tensor. Shapes: any; one fused kernel per device and dtype."""
     dense = [t for t in tensors if t.layout is torch.strided]
-    found = iter(torch._foreach_norm(dense)) if dense else iter(())
+    found = iter(_dense_norms(dense)) if dense else iter(())
     return [
         next(found) if t.layout is torch.strided else t.coalesce().values().norm() for t in tensors
     ]
+
+
+def _dense_norms(tensors: list[Tensor]) -> Sequence[Tensor]:
+    kinds = {t.dtype for t in tensors}
+    if kinds.isdisjoint(NARROW):
+        return torch._foreach_norm(tensors)
+    wide = torch.float64 if torch.float64 in kinds else torch.float32
+    return torch._foreach_norm(tensors, 2, wide)  # in float16 a norm is infinite above 65504
+
+
+def worst_value(tensor: Tensor) -> float:
+    """A value that is not finite if the tensor holds one, else 0."""
+    values = tensor if tensor.layout is torch.strided else tensor.coalesce().values()
+    bad = values[~torch.isfinite(values)]
+    return float(bad[0]) if bad.numel() else 0.0
 
 
 def sample_of(tensor: Tensor, elements: int) -> Tensor:

@@ -16,8 +16,9 @@ from nndiag.adapters.pytorch.loss_taps import Scalar
 from nndiag.adapters.pytorch.tensor_stats import UNIT_ELEMENTS, by_unit, subsample
 
 # A unit counts as dead when it was silent for so many samples. Over 8 samples up to 9 % of a
-# healthy net's units look dead, over 2048 at most 1 % (measured).
-WINDOW_SAMPLES = 2048
+# healthy net's units look dead, over 2048 at most 1 % (measured). 512 are some 80 steps of batch 64
+# at the usual stride: few enough to see units die, enough to miss one unit in 160 that fires 1 %.
+WINDOW_SAMPLES = 512
 WINDOW_BATCHES = 8  # and for so many batches: the positions of one image are not independent
 SATURATED = {"tanh": 0.97, "sigmoid": 0.94}  # |2s - 1| > 0.94 is s outside [0.03, 0.97]
 SATURATED_SAMPLES = 0.95  # of a batch, for a unit to count as saturated

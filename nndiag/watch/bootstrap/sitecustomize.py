@@ -94,8 +94,12 @@ def _give_up(reason):
         pass
 
 
+# importlib takes its own frames out of the traceback of a failed import, so ours goes with them.
+_code = _Loader.exec_module.__code__
+_Loader.exec_module.__code__ = _code.replace(co_filename="<frozen importlib._bootstrap>")
+
 sys.path[:] = [folder for folder in sys.path if os.path.abspath(folder or ".") != HERE]
-_run_the_hidden_sitecustomize()
+_finder = _AfterImport()
 if os.environ.get("NNDIAG_RUN") and os.environ.get("NNDIAG") != "0":
-    _finder = _AfterImport()
     sys.meta_path.insert(0, _finder)
+_run_the_hidden_sitecustomize()  # last: whatever it does or raises, the script is watched
