@@ -30,6 +30,12 @@ import numpy as np
 
 Number = int | float
 
+# Parts of class names; "adam" is in AdamW, NAdam and RAdam too.
+ADAPTIVE = (
+    "adam", "adagrad", "adadelta", "rmsprop", "rprop", "lion", "lamb", "adafactor", "muon",
+    "sophia", "shampoo", "soap",
+)  # fmt: skip
+
 
 class Severity(IntEnum):
     """How much a finding matters: `info` asks for nothing, `warning` for a look, `critical` now."""
@@ -130,8 +136,7 @@ class Optimizer:
     def is_adaptive(self) -> bool:
         """Divides by a running gradient scale, so that the size of a gradient hardly matters."""
         kind = self.kind.lower()
-        adaptive = ("adam", "adagrad", "adadelta", "rmsprop", "lion", "lamb", "adafactor", "muon")
-        return any(word in kind for word in adaptive + ("rprop", "sophia", "shampoo", "soap"))
+        return any(word in kind for word in ADAPTIVE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -267,6 +267,15 @@ def test_a_loss_that_breaks_out_of_the_blue_is_treated_at_its_origin(evidence, f
     )
 
 
+def test_a_bad_gradient_under_a_finite_loss_asks_for_the_operation():
+    bad = found("nonfinite-tensor", step_start=200, kind="gradient", where="4.weight")
+
+    first = prescribe(bad, watched())[0]
+
+    assert first.name == "fix-graph"
+    assert "detect_anomaly" in first.text
+
+
 def test_a_loss_that_climbs_into_nan_asks_for_a_lower_rate():
     run = watched(breaks(after=30), norm=norms())
 

@@ -98,7 +98,7 @@ class LossOscillation(Detector):
             yield self.finding(course, half, wide, period if periodic else 0)
         elif periodic:
             height = float(np.subtract(*np.quantile(u, (0.9, 0.1))))
-            if height > max(self.swing, abs(wide.trend)):
+            if height > max(self.swing, abs(wide.trend)) and linear > self.share_of_way:
                 yield self.finding(course, half, wide, period)
 
     def validations(self, run: Run, course: Course) -> Iterator[Finding]:

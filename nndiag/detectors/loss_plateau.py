@@ -18,6 +18,10 @@ from nndiag.detectors.base import Detector
 from nndiag.records import Abstention, Evidence, Finding, Run, Severity
 
 
+FITS = 4.0  # times the loss: the variance of outputs that explain their targets. Our choice
+FAIR_NOISE = 0.15  # in u; the cross-entropy of guessing is quieter. Our choice
+
+
 @dataclass(frozen=True, kw_only=True)
 class LossPlateau(Detector):
     """The loss makes no progress beyond noise, though there was, or should be, room.
@@ -116,8 +120,14 @@ class LossPlateau(Detector):
             start = min(start, max(float(curve.values[0]), curve.end))
         fall = 1.0 - curve.end / start if start > 0 else 1.0
         lowest = 1.0 - curve.best / start if start > 0 else 1.0
+        fits = already_fits(run, course)
+        if fits:
+            return None  # a pretrained model, say, that has little left to learn
         if lowest < self.stuck_fall:
-            return self.finding(course, 0, start, fall, Severity.CRITICAL, 0.92, "start")
+            # A noisy loss without outputs to compare it with may stand at its floor already.
+            unsure = fits is None and run.format == "nndiag" and curve.typical_noise > FAIR_NOISE
+            severity, confidence = (Severity.INFO, 0.5) if unsure else (Severity.CRITICAL, 0.92)
+            return self.finding(course, 0, start, fall, severity, confidence, "start")
         within_noise = fall < min(3.0 * curve.level_noise, self.small_fall)
         if within_noise and lowest < 2 * self.small_fall and curve.part(0).kendall > -2.0:
             return self.finding(course, 0, start, fall, Severity.CRITICAL, 0.75, "start")
@@ -269,6 +279,26 @@ def frozen(curve: Curve) -> bool:
     """Nothing changes but the last digits: no noise at all, so few rows suffice."""
     middle = abs(robust.middle(curve.values))
     return middle > 0 and float(np.ptp(curve.values)) < 1e-4 * middle
+
+
+def already_fits(run: Run, course: Course) -> bool | None:
+    """Whether the net's outputs differ between samples by far more than the loss leaves unexplained.
+
+    For squared errors that is an R squared of 0.8; a cross-entropy must be well below ln(C), too.
+    None where outputs were not recorded.
+    """
+    outputs = [
+        (layer.order, series)
+        for layer in run.layers
+        for series in run.series_of("activation_sample_variance")
+        if series.where == layer.name and series.owner in ("", course.loss.owner)
+    ]
+    if not outputs:
+        return None
+    last = max(outputs, key=lambda pair: pair[0])[1].values[-10:]
+    explained = float(np.nanmedian(last)) if np.isfinite(last).any() else 0.0
+    guess = max(guesses(run), default=math.inf)
+    return explained > FITS * course.curve.end and course.curve.end < 0.5 * guess
 
 
 def guesses(run: Run) -> Iterator[float]:

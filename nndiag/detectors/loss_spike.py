@@ -11,7 +11,7 @@ import numpy as np
 
 from nndiag.curves.climbs import blow_up_of, divergence_of
 from nndiag.curves.courses import Course, courses
-from nndiag.curves.excursions import Limits, are_swings, excursions, is_sudden
+from nndiag.curves.excursions import STANDARD, Limits, are_swings, excursions, is_sudden
 from nndiag.curves.robust import probability
 from nndiag.curves.segments import regularly_spaced, seams
 from nndiag.curves.shape import Excursion
@@ -59,6 +59,7 @@ class LossSpike(Detector):
     onset_share: float = 0.01  # of the points, from calm to half the height; slower is a climb
     crowded: float = 0.2  # of the points above half the height: that is an oscillation. Our choice
     long_share: float = 0.1  # of the run until it is back; longer is critical. Our choice
+    judged_after: int = 5  # points; at the very end only twice the score counts. Our choice
     warm_factor: float = 2.0  # times the start; less is a warm-up bump. Our choice
     restart_share: float = 0.5  # of the way: a warm restart seldom gives back more. Our choice
 
@@ -114,6 +115,9 @@ class LossSpike(Detector):
         curve = course.curve
         if not is_sudden(curve, e, self.onset_share):
             return False
+        at_the_end = len(curve) - e.peak <= self.judged_after
+        if not e.recovered and at_the_end and e.score < 2 * STANDARD.held_score:
+            return False  # too few points to tell a spike from the tail of the noise
         rise = float(curve.values[e.peak]) - e.baseline
         return rise > self.share_of_way * max(0.0, curve.way) or not e.recovered
 

@@ -65,7 +65,9 @@ class NonfiniteTensor(Detector):
             return
         steps = sorted({origin.step for origin in places})
         last = max(places, key=lambda origin: origin.step)
-        detail = f" from {first.detail}" if first.detail else ""
+        operation = first.detail if "Backward" in first.detail else ""
+        aside = f" ({first.detail})" if first.detail else ""
+        detail = f" from {operation}" if operation else aside
         value = "NaN" if math.isnan(first.value) else "an infinity"
         where = f" of `{first.where}`" if first.where else ""
         yield Finding(
@@ -84,7 +86,7 @@ class NonfiniteTensor(Detector):
                 Evidence("kind", first.kind),
                 Evidence("where", first.where),
                 Evidence("value", first.value),
-                Evidence("operation", first.detail),
+                Evidence("operation", operation),
                 Evidence("steps", len(steps)),
             ),
         )

@@ -53,6 +53,7 @@ class SlowConvergence(Detector):
     explains: ClassVar[tuple[str, ...]] = ("loss-plateau",)
     fewest_steps: int = 100  # optimizer steps. Our choice
     fewest_samples: int = 30  # values of kappa; fewer are too noisy. Research section 5
+    fewest_clear_samples: int = 10  # where all are negative and far below the limit. Our choice
     kappa_limit: float = -0.05  # cosine; research E1
     strict_kappa: float = -0.1  # cosine, for a run that has made good progress; research E1
     much_left: float = 0.6  # of the start level; with less the strict limit holds. Our choice
@@ -74,7 +75,7 @@ class SlowConvergence(Detector):
                 continue
             kappa = run.companion("update_gradient_cosine", course.loss)
             samples = None if kappa is None else self.samples(course, kappa)
-            if samples is not None and samples.size >= self.fewest_samples:
+            if samples is not None and self.suffice(samples):
                 verdict = self.from_kappa(course, samples)
             elif len(course.curve) < self.curve_points:
                 seen = 0 if samples is None else samples.size
@@ -115,6 +116,12 @@ class SlowConvergence(Detector):
             use &= lr.values[at] >= 0.1 * course.schedule.peak
         chosen: np.ndarray = kappa.values[use]
         return chosen
+
+    def suffice(self, samples: np.ndarray) -> bool:
+        """Enough values of kappa; a few are, where they agree as they do at a rate far too low."""
+        few = samples.size >= self.fewest_clear_samples
+        clear = few and float(samples.mean()) < 3.0 * self.kappa_limit and samples.max() < 0.0
+        return samples.size >= self.fewest_samples or clear
 
     def from_kappa(self, course: Course, samples: np.ndarray) -> Finding | None:
         curve = course.curve

@@ -171,6 +171,15 @@ def of_nonfinite(facts: Facts, others: Others) -> list[Remedy]:
         why = f"the first bad value came from {operation}{place} at step {facts.start:.0f}"
         text = "add a small epsilon (1e-8) inside that log, root or division"
         found.insert(0, Remedy("fix-graph", text, why, operation, None, "eps=1e-8"))
+    elif kind == "gradient" and facts.finding.name == "nonfinite-tensor":
+        why = (
+            f"the gradient{place} is bad although the loss is finite: a backward step has no limit"
+        )
+        text = (
+            "let torch.autograd.detect_anomaly() name the operation, and keep its input from 0 "
+            "with a small epsilon: sqrt, norm, log, division, also inside torch.where"
+        )
+        found.insert(0, Remedy("fix-graph", text, why, "", None, "eps=1e-8"))
     if not found or not climbed:
         why = climbed or "the loss was steady before it broke"
         if kind:

@@ -39,7 +39,7 @@ class Recorder:
     @property
     def recording(self) -> bool:
         """Whether this process has made an optimizer step."""
-        return bool(self._directory)
+        return self._events is not None
 
     # -- the adapter's sink
 
@@ -135,12 +135,14 @@ class Recorder:
         return time.perf_counter() - self._start_s
 
     def _begin(self) -> None:
+        if self._events is not None:
+            return
         if not self._directory:
             self._directory = self._own_directory()
-            self._events = EventWriter(os.path.join(self._directory, "events.jsonl"))
-            for event in self._pending:
-                self._events.append(event)
-            self._pending.clear()
+        self._events = EventWriter(os.path.join(self._directory, "events.jsonl"))
+        for event in self._pending:
+            self._events.append(event)
+        self._pending.clear()
 
     def _own_directory(self) -> str:
         """A new directory for this rank: rank-3, or where that was taken by an earlier attempt of

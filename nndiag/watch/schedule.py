@@ -4,15 +4,19 @@ from __future__ import annotations
 
 DENSE_STEPS = 5  # the first steps show initialisation, so each is measured
 STRIDE = 10  # steps; every 10th costs about 1 % on ordinary nets
-UPDATE_STRIDE = 3  # steps between followed updates, as long as the free seconds last
-FREE_S = 0.5  # seconds that a run may cost whatever its length: a short run must be judged too
+UPDATE_STRIDE = 3  # steps between followed updates: a cosine is noisy, some dozens are needed
+FREE_S = 0.4  # seconds that a run may cost whatever its length: a short run must be judged too
+GROWTH = 1.05  # of the step number from one measurement to the next, once over the budget
+UPDATE_GROWTH = 1.03
 
 
 class Schedule:
     """Says for each step whether its layers are measured, and keeps the cost within the budget.
 
     `every` is a number of steps or "auto". `overhead` is the share of the run's time (0..1) that
-    observation may take under "auto"; the first `FREE_S` seconds of it are not counted.
+    observation may take under "auto"; the first `FREE_S` seconds of it are not counted. A run that
+    is over its budget is still measured now and then, at step numbers that grow by a fixed factor:
+    each stretch of a run, whatever its length, then has its measurements.
     """
 
     def __init__(self, every: int | str = "auto", overhead: float = 0.02) -> None:
@@ -20,8 +24,8 @@ class Schedule:
         self.overhead = overhead
         self._forced = 0
 
-    def wants(self, step: int, *, cost_s: float, elapsed_s: float) -> bool:
-        """Whether step number `step` (from 0) is measured, given what was spent so far."""
+    def wants(self, step: int, last: int, *, cost_s: float, elapsed_s: float) -> bool:
+        """Whether step number `step` (from 0) is measured; `last` is the newest that was."""
         if self._forced:
             self._forced -= 1
             return True
@@ -29,15 +33,17 @@ class Schedule:
             return step % self.every == 0
         if step < DENSE_STEPS:
             return True
-        return step % STRIDE == 0 and cost_s <= FREE_S + self.overhead * elapsed_s
+        if cost_s <= FREE_S + self.overhead * elapsed_s:
+            return step % STRIDE == 0
+        return step >= last * GROWTH + STRIDE
 
-    def wants_update(self, step: int, *, cost_s: float) -> bool:
-        """Whether the update of step `step` is followed though its layers are not measured.
-
-        The cosine between an update and the next gradient is noisy, and a mean over fewer than
-        some dozens says little: short runs get it more often, while that is still free.
-        """
-        return self.every == "auto" and step % UPDATE_STRIDE == 0 and cost_s <= FREE_S
+    def wants_update(self, step: int, last: int, *, cost_s: float) -> bool:
+        """Whether at least the update of this step is followed; `last` is the newest that was."""
+        if self.every != "auto":
+            return False
+        if cost_s <= FREE_S:
+            return step % UPDATE_STRIDE == 0
+        return step >= last * UPDATE_GROWTH + UPDATE_STRIDE
 
     def force(self, steps: int = 1) -> None:
         """Measure the next steps whatever the budget says: something just went wrong."""

@@ -55,18 +55,19 @@ class Guard:
             try:
                 function(*args, **kwargs)
             except Exception as error:  # not BaseException: Ctrl-C and exit are the user's
-                self._fault(f"{function.__qualname__}: {type(error).__name__}: {error}"[:500])
+                self._fault(function, error)
             finally:
                 self.cost_s += clock() - began
                 self._depth = 0
 
         return guarded
 
-    def _fault(self, reason: str) -> None:
+    def _fault(self, function: Callable[..., None], error: Exception) -> None:
         self._faults += 1
         final = self._faults >= MAX_FAULTS
         self.off = final
-        try:
+        try:  # the text too: an exception of the script's own classes may have no safe `str`
+            reason = f"{function.__qualname__}: {type(error).__name__}: {error}"[:500]
             self._on_fault(reason, final)
         except Exception:  # the journal itself is what fails: there is nowhere left to say it
             self.off = True
@@ -79,6 +80,7 @@ class Session:
         from nndiag.adapters.pytorch.observer import TorchAdapter
 
         self._run_dir = run_dir
+        self._unsaid = ""  # why the observation ended, where that could not be written
         self._guard = Guard()
         self._recorder = Recorder(run_dir, "torch", str(torch.__version__))
         schedule = Schedule(
@@ -114,17 +116,21 @@ class Session:
         self._recorder.metric(name, value, source)
 
     def _failed(self, reason: str, final: bool) -> None:
+        self._unsaid = reason
         if final:
             self._adapter.switch_off()
             self._recorder.end(reason)
         else:
             self._recorder.note(f"a fault of nndiag's own, observation goes on: {reason}")
+        self._unsaid = ""
 
     def _finish(self) -> None:
         """At exit: what is still held, and how it ended."""
         try:
             if not self._guard.off:
                 self._adapter.finish()
+            if self._unsaid:
+                self._recorder.end(self._unsaid)
             if self._recorder.recording:
                 self._write_ending()
             self._recorder.close()

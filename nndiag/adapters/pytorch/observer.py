@@ -54,8 +54,8 @@ MAX_ORIGINS = 2  # searches for the first tensor that went bad; each walks the w
 class Schedule(Protocol):
     """Which steps get layer statistics."""
 
-    def wants(self, step: int, *, cost_s: float, elapsed_s: float) -> bool: ...
-    def wants_update(self, step: int, *, cost_s: float) -> bool: ...
+    def wants(self, step: int, last: int, *, cost_s: float, elapsed_s: float) -> bool: ...
+    def wants_update(self, step: int, last: int, *, cost_s: float) -> bool: ...
     def force(self, steps: int = 1) -> None: ...
 
 
@@ -398,11 +398,14 @@ class TorchAdapter:
 
     def _plan(self, observer: StepObserver) -> None:
         """Decide whether the next step of this optimizer is measured, and switch the hook."""
-        guard = self._guard
-        observer.due = self._schedule.wants(
-            observer.steps, cost_s=guard.cost_s, elapsed_s=guard.elapsed_s
-        )
-        observer.follows_update = self._schedule.wants_update(observer.steps, cost_s=guard.cost_s)
+        step, cost_s, elapsed_s = observer.steps, self._guard.cost_s, self._guard.elapsed_s
+        plan = self._schedule
+        if observer.due:
+            observer.last_due = observer.last_update = step - 1
+        elif observer.follows_update:
+            observer.last_update = step - 1
+        observer.due = plan.wants(step, observer.last_due, cost_s=cost_s, elapsed_s=elapsed_s)
+        observer.follows_update = plan.wants_update(step, observer.last_update, cost_s=cost_s)
         # An optimizer that rests, after a warm-up phase say, must not keep the measuring on.
         observer.newest = self._newest = self._newest + 1
         in_use = [o for o in self._observers if self._newest - o.newest < RESTING_STEPS]
