@@ -21,7 +21,8 @@ class LossDivergence(Detector):
 
     What it sees
         A run that ends far above the best level it had held, or above where it began; one that
-        climbs into NaN; and one that leaves its first value upward at once and never learns.
+        climbs into NaN. One that falls back to its start is stuck, not gone: `loss-spike` or
+        `loss-plateau`.
 
     Why it happens
         The step is too large for the curvature: a learning rate too high, a warm-up that is
@@ -31,9 +32,10 @@ class LossDivergence(Detector):
     Evidence
         end = median of the last 5 % of the points; best = lowest trailing median
         reported when end > 3 best (1.35 best, where nothing sudden began it) and a quarter of the
-        progress is lost, or end > 1.05 start, beyond 4 standard deviations of the noise; when the
-        loss rises by half and is then NaN; or when five points lie above 1.5 times the first
-        value within the first eighth of a run that ends no better than it began
+        progress is lost, or end > 1.05 start, beyond 4 standard deviations of the noise; or when
+        the loss rises by half and is then NaN; or when five points lie above 1.5 times the first
+        value within the first eighth of a run that ends above its start. A loss of any sign must
+        end further above its start than it had been below: that of a policy gradient wanders.
 
     Remedy
         1. Lower the learning rate by a factor of 3 to 10.
@@ -53,12 +55,14 @@ class LossDivergence(Detector):
         "slow-convergence",
         "overfitting",
         "exploding-gradient",
+        "dead-relu",
     )
     fewest: int = 5  # points. Our choice
     certain_points: int = 30  # points; with fewer only a tenfold climb counts. Our choice
     factor: float = 3.0  # times the best level; research section 3
-    rival_factor: float = 10.0  # times, where losses play against each other. Our choice
+    above_start: float = 1.05  # times the first value, at the end of an early blow-up. Our choice
     early_factor: float = 1.5  # times the first value; research E3
+    rival_factor: float = 10.0  # times, where losses play against each other. Our choice
 
     def examine(self, run: Run) -> Iterator[Finding | Abstention]:
         found = courses(run)
@@ -73,7 +77,9 @@ class LossDivergence(Detector):
                 yield self.climbing(course, climb)
                 continue
             early = blow_up_of(course.curve, factor=self.early_factor)
-            if early is not None and early.back is None and not course.rival:
+            if early is None or early.back is not None or course.rival:
+                continue
+            if course.curve.end > self.above_start * early.start:  # else it is stuck, not gone
                 yield self.blown_up(course, early)
 
     def is_certain(self, course: Course, climb: Climb) -> bool:
@@ -83,7 +89,10 @@ class LossDivergence(Detector):
             return tenfold and climb.above_start > math.log(self.rival_factor)
         if len(course.curve) < self.certain_points:
             return tenfold or (climb.into_nonfinite and climb.rise > math.log(2.0))
-        if is_fragment(course.curve.steps) or not course.curve.positive:
+        if not course.curve.positive:
+            start = course.curve.start
+            return climb.rise > math.log(self.factor) and climb.end - start > start - climb.best
+        if is_fragment(course.curve.steps):
             return climb.rise > math.log(self.factor)
         return True
 
@@ -124,7 +133,7 @@ class LossDivergence(Detector):
             message=(
                 f"{course.loss.label} rose from {early.start:.3g} to {early.highest:.3g} within "
                 f"the first {steps[early.peak] - steps[0] + 1} steps and ends at {curve.end:.3g}, "
-                "no better than it began."
+                "above where it began."
             ),
             step_start=int(steps[0]),
             step_end=int(steps[-1]),

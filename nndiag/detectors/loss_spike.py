@@ -14,7 +14,7 @@ from nndiag.curves.courses import Course, courses
 from nndiag.curves.excursions import STANDARD, Limits, are_swings, excursions, is_sudden
 from nndiag.curves.robust import probability
 from nndiag.curves.segments import regularly_spaced, seams
-from nndiag.curves.shape import Excursion
+from nndiag.curves.shape import Curve, Excursion
 from nndiag.detectors.base import Detector
 from nndiag.records import Abstention, Evidence, Finding, Run, Severity
 
@@ -59,6 +59,7 @@ class LossSpike(Detector):
     onset_share: float = 0.01  # of the points, from calm to half the height; slower is a climb
     crowded: float = 0.2  # of the points above half the height: that is an oscillation. Our choice
     long_share: float = 0.1  # of the run until it is back; longer is critical. Our choice
+    above_start: float = 1.05  # times the first value; an early blow-up that ends higher diverged
     judged_after: int = 5  # points; at the very end only twice the score counts. Our choice
     warm_factor: float = 2.0  # times the start; less is a warm-up bump. Our choice
     restart_share: float = 0.5  # of the way: a warm restart seldom gives back more. Our choice
@@ -88,11 +89,13 @@ class LossSpike(Detector):
         return self.opening(course) + ([] if crowded or seam else events)
 
     def opening(self, course: Course) -> list[Excursion]:
-        """A blow-up in the first steps from which the run came back."""
+        """A blow-up in the first steps from which the run came back, if only to where it began."""
         curve = course.curve
         early = blow_up_of(curve)
-        if early is None or early.back is None or course.rival:
+        if early is None or course.rival:
             return []
+        if early.back is None and curve.end > self.above_start * early.start:
+            return []  # that is a divergence
         warming = course.schedule.warming(int(curve.steps[early.peak]))
         if warming and early.highest < self.warm_factor * early.start:
             return []
@@ -101,8 +104,8 @@ class LossSpike(Detector):
             Excursion(
                 first=0,
                 peak=early.peak,
-                last=min(early.back, len(curve) - 1),
-                recovered=True,
+                last=min(early.back or len(curve), len(curve) - 1),
+                recovered=early.back is not None,
                 score=rise / curve.typical_noise,
                 rise=rise,
                 onset=early.peak,
@@ -145,11 +148,7 @@ class LossSpike(Detector):
         message = (
             f"{course.loss.label} rose from {worst.baseline:.3g} to {peak:.3g} at step "
             f"{steps[worst.peak]} ({worst.score:.0f} times its noise) and "
-            + (
-                f"came back by step {steps[worst.last]}."
-                if worst.recovered
-                else "did not come back."
-            )
+            + came_back(curve, worst)
         )
         if len(spikes) > 1:
             message += f" {len(spikes)} such spikes; this is the worst."
@@ -174,6 +173,15 @@ class LossSpike(Detector):
                 *frequency(course, spikes),
             ),
         )
+
+
+def came_back(curve: Curve, worst: Excursion) -> str:
+    """How it ended, in words."""
+    if worst.recovered:
+        return f"came back by step {curve.steps[worst.last]}."
+    if worst.first == 0:
+        return f"has stayed at {curve.end:.3g} since, no better than it began."
+    return "did not come back."
 
 
 def gradient_around(course: Course, e: Excursion) -> Iterator[Evidence]:

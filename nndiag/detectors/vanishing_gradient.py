@@ -57,7 +57,7 @@ class VanishingGradient(Detector):
     """
 
     name = "vanishing-gradient"
-    explains = ("activation-vanishing", "dead-relu", "unused-parameters", "untrained-parameters",
+    explains = ("activation-vanishing", "unused-parameters", "untrained-parameters",
                 "loss-plateau", "slow-convergence")  # fmt: skip
 
     limit: float = 4e-2  # ratio along the depth, SGD family; 3e-2 in research, 3.3e-2 in our d8 net

@@ -14,7 +14,7 @@ SAME = 1.5  # times: standard deviations this close are the same initialisation
 
 def lower_lr(facts: Facts, factor: float, why: str, to: float | None = None) -> Remedy:
     """A learning rate `factor` times lower, or `to`."""
-    old = facts.lr_peak
+    old = facts.lr_reached
     if old is None:
         return Remedy("lower-lr", f"divide the learning rate by {factor:g}", why, LR)
     new = about(to, 2) if to is not None else about(old / factor, 1)

@@ -17,6 +17,7 @@ from nndiag.records import Finding, Layer, Optimizer, Parameter, Run, Series
 
 SATURATING = ("Sigmoid", "Tanh", "Softsign", "Hardsigmoid", "Hardtanh")
 EARLY_UPDATE = 0.1  # largest early |update| / |parameters|: 48 of 78 too-high rates, 2 of 122 good
+EARLY_SHARE = 0.1  # of the run: a finding that begins before may lie in the warm-up
 HEALTHY_LEAST = 10  # gradient norms that make a percentile; our own choice
 
 
@@ -79,6 +80,31 @@ class Facts:
         if series is None or not np.isfinite(series.values).any():
             return self.lr
         return float(np.nanmax(series.values)) or self.lr
+
+    @cached_property
+    def lr_reached(self) -> float | None:
+        """The highest learning rate up to the finding; of the whole run where it began early.
+
+        A finding in a warm-up concerns the peak that was to come; one in a run whose rate goes on
+        growing concerns the rate that was too much, not where it ended.
+        """
+        series = self.whole("lr")
+        if series is None or not np.isfinite(series.values).any():
+            return self.lr
+        before = series.values[series.steps <= self.start]
+        if len(before) < EARLY_SHARE * len(series) or not np.isfinite(before).any():
+            return self.lr_peak
+        return float(np.nanmax(before)) or self.lr
+
+    @property
+    def lr_growth(self) -> tuple[float, float] | None:
+        """(first, reached) where the rate has grown far beyond any warm-up when it began."""
+        series, reached = self.whole("lr"), self.lr_reached
+        if series is None or not len(series) or reached is None or self.lr_peak is None:
+            return None
+        first = float(series.values[0])
+        grows_on = self.lr_peak > 2 * reached  # a warm-up has an end, and a decay after it
+        return (first, reached) if 0 < first < reached / 3 and grows_on else None
 
     @cached_property
     def lr_jump(self) -> tuple[int, float, float] | None:

@@ -18,7 +18,9 @@ FAR_TOO_SHORT = -0.15  # kappa below it: ten times the learning rate rather than
 
 def of_plateau(facts: Facts, others: Others) -> list[Remedy]:
     """A flat curve asks for a higher rate only where kappa says so (3 of 51 of our plateaus)."""
-    del others
+    if any(o.name == "loss-spike" and o.measured("recovered") is False for o in others):
+        why = "the plateau follows a rise that never came back: the steps were too large"
+        return [actions.lower_lr(facts, 10, why)]
     kappa, ratio = facts.kappa, facts.early_update_ratio
     kind = facts.finding.measured("kind")
     trained = progress(facts.run, facts.finding.owner)

@@ -112,6 +112,9 @@ def of_divergence(facts: Facts, others: Others) -> list[Remedy]:
     hard = hard or any(other.name == "loss-nonfinite" for other in others)
     early = _is_early(facts)
     why = "the loss climbs and does not come back"
+    if facts.lr_growth is not None:
+        first, reached = facts.lr_growth
+        why += f"; the rate had grown from {first:.3g} to {reached:.3g} and went on growing"
     if ratio is not None and ratio > EARLY_UPDATE:
         why += f"; early steps change the parameters by {times(ratio)} (10 % is too much)"
     found = [actions.lower_lr(facts, 10 if hard else 3, why)]

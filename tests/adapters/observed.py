@@ -139,7 +139,11 @@ def train_in(folder: Path, zygote: Zygote) -> Train:
 
 
 def python(
-    *arguments: str, cwd: Path, run_dir: Path | None = None, every: int | str = 1, **environment: str
+    *arguments: str,
+    cwd: Path,
+    run_dir: Path | None = None,
+    every: int | str = 1,
+    **environment: str,
 ) -> Observed:
     """`python ARGUMENTS` in a process of its own, through the bootstrap if there is a run_dir."""
     inherited = {k: v for k, v in os.environ.items() if k not in SETTINGS}

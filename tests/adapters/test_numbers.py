@@ -33,7 +33,9 @@ def end():
     print(json.dumps({k: [str(v) if v != v or abs(v) == math.inf else v for v in vs] for k, vs in told.items()}))
 """
 
-MLP = BY_HAND + """
+MLP = (
+    BY_HAND
+    + """
 net = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
 frozen = net[2].bias.requires_grad_(False)
 opt = torch.optim.Adam([{"params": net[0].parameters()}, {"params": net[2].parameters(), "lr": 3e-3}], lr=1e-2, betas=(0.8, 0.99))
@@ -67,6 +69,7 @@ for step in range(12):
         tell("norm " + name, length([p])); tell("update " + name, length([u]))
 end()
 """
+)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import sys
 import types
 
 import torch
+import torch._dynamo  # the first optimizer would import it, in each fork
 
 torch.set_num_threads(1)
 

@@ -31,11 +31,8 @@ def test_a_climb_into_nan_says_so():
     assert "NaN" in finding.message
 
 
-def test_a_run_that_blows_up_at_once_and_never_learns():
-    [finding] = found(synthetic.run("blow-up at the start"))
-
-    assert finding.step_start == 0
-    assert finding.measured("peak") > 10 * finding.measured("start")
+def test_a_blow_up_that_falls_back_to_its_start_is_stuck_and_not_gone():
+    assert found(synthetic.run("blow-up at the start")) == []
 
 
 def test_seven_steps_are_enough_where_the_loss_explodes():

@@ -67,7 +67,8 @@ class LossTaps:
         self.backwards: list[Backward] = []
         self.clips: list[Clip] = []
         self._scaler: weakref.ref[Any] | None = None
-        self._accumulation = 0  # micro-batches that the script divides its loss by, once known
+        # micro-batches that the loss of an optimizer is divided by, once known
+        self._accumulation: dict[int, int] = {}
 
     def install(self, on_backward: Callable[[Tensor], None], on_clip: Callable[..., None]) -> None:
         """Tap `Tensor.backward`, `GradScaler.scale` and gradient clipping by norm."""
@@ -135,19 +136,19 @@ class LossTaps:
             return False
         return bool(factor.device != scale.device or factor.data_ptr() == scale.data_ptr())
 
-    def loss_of(self, calls: Sequence[Backward]) -> Scalar:
+    def loss_of(self, calls: Sequence[Backward], optimizer: int) -> Scalar:
         """The loss of a step from its backward calls: their mean, each freed of accumulation.
 
         A script that accumulates over K micro-batches multiplies each loss by 1/K; that factor is
-        taken out once a step with several calls has shown it.
+        taken out once a step of this `optimizer` (an index) with several calls has shown it.
         """
         factors = {call.factor for call in calls}
         if len(calls) > 1 and len(factors) == 1:
             factor = next(iter(factors))
             k = round(1 / factor) if factor else 0
             if k > 1 and math.isclose(factor, 1 / k, rel_tol=1e-6):
-                self._accumulation = k
-        k = self._accumulation
+                self._accumulation[optimizer] = k
+        k = self._accumulation.get(optimizer, 0)
         total: Scalar = 0.0
         for call in calls:
             divided = k > 1 and math.isclose(call.factor, 1 / k, rel_tol=1e-6)

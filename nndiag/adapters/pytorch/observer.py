@@ -300,7 +300,7 @@ class TorchAdapter:
         self._taps.backwards, self._taps.clips = [], []
         now = time.perf_counter()
         row: dict[str, Scalar] = {
-            "loss": self._taps.loss_of(calls) if calls else NAN,
+            "loss": self._taps.loss_of(calls, observer.index) if calls else NAN,
             "grad_norm": measured.grad_norm,
             "clip_threshold": NAN,
             "loss_scale": self._taps.scale() or NAN,
@@ -410,7 +410,8 @@ class TorchAdapter:
         observer.newest = self._newest = self._newest + 1
         in_use = [o for o in self._observers if self._newest - o.newest < RESTING_STEPS]
         recording = any(o.due for o in in_use)
-        if not recording or len(in_use) == 1:  # what is left belongs to nobody
+        # What is left then belongs to nobody, or in a first step to an optimizer not yet known.
+        if not recording or (len(in_use) == 1 and observer.steps > 1):
             self._graph.clear()
             self._stats.clear()
         if recording != self._forward.recording:
