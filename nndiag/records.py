@@ -8,7 +8,7 @@ Canonical metric names (`Series.metric`); a log's own name stays in `Series.name
     of the whole run (where = "")
         loss  val_loss  accuracy  val_accuracy  lr  grad_norm  clip_threshold  epoch  step_time_s
         loss_scale  update_ratio             |step's change| / |parameters|, all parameters together
-        update_gradient_cosine               cos(gradient at t+1, update made at t): see curves of E1
+        update_gradient_cosine               cos(gradient at t + 1, update made at t); "kappa"
         other                                a series with no meaning to us
     of a layer (where = module name, as `named_modules()` gives it)
         activation_mean  activation_variance          over all elements of the output
@@ -113,6 +113,7 @@ class Parameter:
     model: str = ""
     layer: str = ""  # name of the module that owns it
     lr: float | None = None  # of its parameter group when last seen
+    has_grad: bool | None = None  # whether a gradient lay in `.grad` when last seen
 
     @property
     def is_weight(self) -> bool:

@@ -17,7 +17,6 @@ from nndiag.curves.shape import Curve
 from nndiag.detectors.base import Detector
 from nndiag.records import Abstention, Evidence, Finding, Run, Severity
 
-
 FITS = 4.0  # times the loss: the variance of outputs that explain their targets. Our choice
 FAIR_NOISE = 0.15  # in u; the cross-entropy of guessing is quieter. Our choice
 
@@ -123,14 +122,16 @@ class LossPlateau(Detector):
         fits = already_fits(run, course)
         if fits:
             return None  # a pretrained model, say, that has little left to learn
+        # A noisy loss without outputs to compare it with may stand at its floor already.
+        unsure = fits is None and run.format == "nndiag" and curve.typical_noise > FAIR_NOISE
+        severity = Severity.INFO if unsure else Severity.CRITICAL
         if lowest < self.stuck_fall:
-            # A noisy loss without outputs to compare it with may stand at its floor already.
-            unsure = fits is None and run.format == "nndiag" and curve.typical_noise > FAIR_NOISE
-            severity, confidence = (Severity.INFO, 0.5) if unsure else (Severity.CRITICAL, 0.92)
+            confidence = 0.5 if unsure else 0.92
             return self.finding(course, 0, start, fall, severity, confidence, "start")
         within_noise = fall < min(3.0 * curve.level_noise, self.small_fall)
         if within_noise and lowest < 2 * self.small_fall and curve.part(0).kendall > -2.0:
-            return self.finding(course, 0, start, fall, Severity.CRITICAL, 0.75, "start")
+            confidence = 0.5 if unsure else 0.75
+            return self.finding(course, 0, start, fall, severity, confidence, "start")
         rest = int(0.3 * len(curve))
         if fall < self.small_fall and lowest < 1.5 * self.small_fall:
             trend = curve.part(rest)
@@ -282,7 +283,7 @@ def frozen(curve: Curve) -> bool:
 
 
 def already_fits(run: Run, course: Course) -> bool | None:
-    """Whether the net's outputs differ between samples by far more than the loss leaves unexplained.
+    """Whether the net's outputs differ between samples by far more than the loss leaves open.
 
     For squared errors that is an R squared of 0.8; a cross-entropy must be well below ln(C), too.
     None where outputs were not recorded.

@@ -19,7 +19,7 @@ class UntrainedParameters(Detector):
     What it sees
         In a model of which other parts are trained: parameters with requires_grad that no
         optimizer holds, and parameters whose update is exactly 0 at every recorded step although
-        they get a gradient.
+        they get a gradient. A model that no optimizer holds at all counts if it gets gradients.
 
     Why it happens
         The optimizer was given a part of the model, or was made before the head was replaced or
@@ -63,16 +63,23 @@ class UntrainedParameters(Detector):
 
     @staticmethod
     def _homeless(run: Run) -> list[Parameter]:
-        """Trainable, held by no optimizer, in use, and in a model of which a part is trained."""
+        """Trainable, held by no optimizer, in use, and in a model of which a part is trained.
+
+        A model of which no part is trained counts where gradients pile up in it: a generator that
+        was forgotten. A teacher or an average of weights gets none.
+        """
         trained = {p.model for p in run.parameters if p.optimizer and p.requires_grad}
         called = {(layer.model, layer.name) for layer in run.layers}
+
+        def in_use(p: Parameter) -> bool:
+            return not called or (p.model, p.layer) in called
+
         return [
             p
             for p in run.parameters
             if p.requires_grad
             and p.optimizer is None
-            and p.model in trained
-            and (not called or (p.model, p.layer) in called)
+            and (in_use(p) if p.model in trained else p.has_grad)
         ]
 
     def _still(self, run: Run) -> list[Parameter]:

@@ -54,6 +54,7 @@ def parameters(process: JsonObject) -> tuple[Parameter, ...]:
             model=text(model, "name"),
             layer=text(parameter, "layer"),
             lr=number(parameter.get("lr")),
+            has_grad=has_grad if isinstance(has_grad := parameter.get("has_grad"), bool) else None,
         )
         for model in objects(process, "models")
         for parameter in objects(model, "parameters")

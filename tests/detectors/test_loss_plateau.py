@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nndiag.detectors.loss_plateau import LossPlateau
-from nndiag.records import Finding, Parameter, Severity
+from nndiag.records import Finding, Layer, Parameter, Series, Severity
 from tests import synthetic
 
 
@@ -38,6 +38,31 @@ def test_a_loss_that_never_moves_is_stuck_from_the_start(seed):
 
 def test_wide_noise_does_not_hide_that_nothing_moves():
     assert len(found(synthetic.run_of(loss=noisy(np.full(1500, 1.0), 0.3)))) == 1
+
+
+def with_outputs(run, variance):
+    """The run as watched, with the variance across samples of its last layer's output."""
+    outputs = Series(
+        "activation_sample_variance", np.arange(0, 800, 10), np.full(80, variance), "head"
+    )
+    layers = (Layer("head", "Linear", 0, "Net"),)
+    return replace(run, format="nndiag", layers=layers, series=(*run.series, outputs))
+
+
+def test_a_noisy_loss_whose_outputs_explain_nothing_is_stuck():
+    [finding] = found(with_outputs(synthetic.run_of(loss=noisy(np.full(800, 0.1), 0.3)), 0.001))
+
+    assert finding.severity is Severity.CRITICAL
+
+
+def test_a_net_that_fits_from_the_start_is_not_stuck():
+    assert found(with_outputs(synthetic.run_of(loss=noisy(np.full(800, 0.1), 0.3)), 2.0)) == []
+
+
+def test_without_outputs_a_noisy_flat_loss_is_only_a_remark():
+    run = replace(synthetic.run_of(loss=noisy(np.full(800, 0.1), 0.3)), format="nndiag")
+
+    assert [f.severity for f in found(run)] == [Severity.INFO]
 
 
 def test_a_constant_loss_is_stuck():

@@ -57,6 +57,22 @@ def test_a_blow_up_in_the_first_steps_that_comes_back_is_a_spike():
     assert finding.measured("recovered") is True
 
 
+def test_a_blow_up_that_falls_back_to_its_start_never_came_back_from_it():
+    [finding] = spikes(synthetic.run("blow-up at the start"))
+
+    assert finding.measured("recovered") is False
+    assert "no better than it began" in finding.message
+
+
+def test_a_small_rise_at_the_very_end_is_left_to_the_next_points():
+    loss = synthetic.curve("healthy")
+    usual = np.median(loss[-50:])
+    spread = np.std(np.log(loss[-200:]))
+    loss[-2:] = usual * np.exp(8 * spread)
+
+    assert spikes(synthetic.run_of(loss=loss)) == []
+
+
 def test_a_nan_elsewhere_hides_no_spike():
     run = synthetic.run("recovering spike")
     loss = run.one("loss")

@@ -115,6 +115,19 @@ def teacher(run):
     return replace(run, parameters=run.parameters + copies)
 
 
+def forgotten(run):
+    """The run with a second model that gets gradients and that no optimizer holds."""
+    run = teacher(run)
+    theirs = tuple(replace(p, has_grad=True) if not p.optimizer else p for p in run.parameters)
+    return replace(run, parameters=theirs)
+
+
+def test_a_model_that_gets_gradients_and_no_optimizer_was_forgotten():
+    [finding] = findings(UntrainedParameters(), forgotten(net(learns())))
+
+    assert finding.measured("parameters") == 12
+
+
 def without_layer(run, name):
     return replace(run, layers=tuple(layer for layer in run.layers if layer.name != name))
 
