@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Sequence
 
 BLOCKS = "▁▂▃▄▅▆▇█"
+ROUNDING = 1e-9  # relative
 LOGARITHMIC_FROM = 20.0  # highest / lowest mean; our own choice, so that a late descent is seen
 
 
@@ -22,6 +23,8 @@ def sparkline(values: Sequence[float]) -> str:
     if low > 0 and high / low >= LOGARITHMIC_FROM:
         return sparkline([math.log(value) if value > 0 else math.nan for value in values])
     middle, reach = low / 2 + high / 2, high / 2 - low / 2  # halves: high - low may be infinite
+    if reach <= ROUNDING * abs(middle):  # means of a constant differ in their last digits
+        reach = 0.0
     highest = len(BLOCKS) - 1
     return "".join(
         BLOCKS[round(((value - middle) / reach + 1) / 2 * highest) if reach else 0]
