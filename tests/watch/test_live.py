@@ -154,6 +154,7 @@ def test_hostile_and_long_texts_stay_inside_the_frame(run: Run, columns: int, ro
 SPARKS = {
     "a rise": ([1, 2, 3, 4, 5, 6, 7, 8], "▁▂▃▄▅▆▇█"),
     "a constant": ([2, 2, 2], "▁▁▁"),
+    "a constant but for rounding": ([0.1 + 0.2, 0.3, 0.3], "▁▁▁"),
     "a fall over decades": ([1000, 100, 10, 1], "█▆▃▁"),
     "negative numbers": ([-1, 0, 1], "▁▅█"),
     "holes": ([1, math.nan, math.inf, 2], "▁××█"),
