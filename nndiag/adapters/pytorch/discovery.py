@@ -138,6 +138,8 @@ class Discovery:
         self.learn(holders)
 
     def _is_no_model(self, module: nn.Module) -> bool:
+        if type(module).__hash__ is None:  # torch itself cannot list the modules of such a one
+            return True
         ref = self._not_models.get(id(module))
         return ref is not None and ref() is module  # ids are reused
 
@@ -170,6 +172,14 @@ class Discovery:
         ids = [id(p) for p in parameters]
         counts = [(sum(i in m.parameters for i in ids), m) for m in self.alive()]
         return [m for n, m in sorted(counts, key=lambda c: -c[0]) if n]
+
+    def names_of(self, parameters: Iterable[torch.Tensor]) -> list[str]:
+        """The names of parameters; a number where no model is known to hold one."""
+        models = self.alive()
+        return [
+            next((m.parameters[id(p)] for m in models if id(p) in m.parameters), f"parameter {i}")
+            for i, p in enumerate(parameters)
+        ]
 
     def tell_apart(self, models: Iterable[Model]) -> None:
         """Where one optimizer holds several models, all but the first lead their parts' names."""

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import math
 import time
-import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim import optimizer as torch_optimizer
 
-from nndiag.adapters.base import NAN, Column, Sink, StepRow
-from nndiag.adapters.pytorch.autograd_graph import ForwardMap, ModuleCall, first_nonfinite
-from nndiag.adapters.pytorch.discovery import Discovery, Model
+from nndiag.adapters.base import NAN, Sink, StepRow
+from nndiag.adapters.pytorch.autograd_graph import ForwardMap, ModuleCall
+from nndiag.adapters.pytorch.discovery import Discovery
+from nndiag.adapters.pytorch.layer_row import LayerRow
 from nndiag.adapters.pytorch.loss_taps import Backward, Clip, LossTaps, Scalar
 from nndiag.adapters.pytorch.module_hooks import (
     ForwardHook,
@@ -27,7 +27,9 @@ from nndiag.adapters.pytorch.module_hooks import (
     compiler_has_run,
     should_measure,
 )
+from nndiag.adapters.pytorch.observers import Observers
 from nndiag.adapters.pytorch.optimizer_hooks import Measured, StepObserver, global_norm
+from nndiag.adapters.pytorch.origins import Origins
 from nndiag.adapters.pytorch.quiet import (
     in_backward,
     is_captured,
@@ -36,19 +38,9 @@ from nndiag.adapters.pytorch.quiet import (
     unseen,
 )
 from nndiag.adapters.pytorch.structure import Register
-from nndiag.adapters.pytorch.tensor_stats import (
-    ACTIVATION,
-    is_measurable,
-    merge_activation_stats,
-    tensors_in,
-    worst_value,
-)
+from nndiag.adapters.pytorch.tensor_stats import is_measurable, tensors_in
 from nndiag.adapters.pytorch.transfer import Transfer
 from nndiag.adapters.pytorch.unit_activity import UnitActivity
-
-MAX_OPTIMIZERS = 16  # followed apart; an optimizer per parameter (optimizer-in-backward) is more
-RESTING_STEPS = 200  # of other optimizers, after which one that made no step does not count
-MAX_ORIGINS = 2  # searches for the first tensor that went bad; each walks the whole graph
 
 
 class Schedule(Protocol):
@@ -85,14 +77,13 @@ class TorchAdapter:
         self._transfer = Transfer()
         self._register = Register()
         self._forward = ForwardHook(guard(self._on_forward))
-        self._observers: list[StepObserver] = []
-        self._watched: dict[int, tuple[weakref.ref[Any], StepObserver]] = {}  # by id(optimizer)
+        self._observers = Observers(self._discovery, sink.note)
+        self._origins = Origins(sink, self._discovery)
         self._measured: Measured | None = None
         self._calls: list[Backward] = []  # of the last step, for optimizers that share a loss
         self._clips: list[Clip] = []
         self._done: dict[int, int] = {}  # id(optimizer) -> steps, also when we observe no more
-        self._newest = 0  # steps of all optimizers together
-        self._origins = 0
+        self._suspicious = False  # a row that arrived was not finite: look closer from now on
         self._cost_told_s = 0.0
         self._off = False
 
@@ -127,7 +118,7 @@ class TorchAdapter:
 
     def finish(self) -> None:
         self._transfer.drain(wait=True)
-        if self._watched:
+        if self._observers:
             self._tell_structure()
             if compiler_has_run():
                 self._sink.note(
@@ -157,33 +148,11 @@ class TorchAdapter:
             if not allowed:
                 return
             call = self._taps.saw_backward(loss)
-            if _is_bad(call.value):
-                self._explain_loss(loss, float(call.value))
+            if self._is_bad(call.value) and self._look_closer():
+                self._origins.of_loss(loss, float(call.value), self._observers.steps)
             if self._forward.recording:
                 for activation in self._graph.activations(loss):
                     self._units.see(activation)
-
-    def _explain_loss(self, loss: Tensor, value: float) -> None:
-        """Say which tensor of this graph went bad first."""
-        if self._origins >= MAX_ORIGINS:
-            return
-        self._origins += 1
-        self._schedule.force()
-        self._learn()
-        origin = first_nonfinite(loss)
-        model = self._model_with(origin.where)
-        where = ""
-        if model is not None and origin.where is not None:
-            names = model.parameters if origin.kind == "parameter" else model.layer_of
-            where = names[origin.where]
-        self._sink.nonfinite(
-            step=self._steps(),
-            kind=origin.kind,
-            where=where,
-            value=value,
-            loss_finite=False,
-            detail=origin.detail,
-        )
 
     def _on_clip(self, *args: Any, **kwargs: Any) -> None:
         if self._off or is_captured():
@@ -191,42 +160,38 @@ class TorchAdapter:
         with unseen():
             self._taps.saw_clip(*args, **kwargs)
             clipped = args[0] if args else kwargs.get("parameters")
-            if self._taps.clips and _is_bad(self._taps.clips[-1].norm):
+            if self._taps.clips and self._is_bad(self._taps.clips[-1].norm):
                 parameters = [clipped] if isinstance(clipped, Tensor) else clipped
                 if isinstance(parameters, list | tuple):  # an iterator is the script's to consume
-                    self._explain_gradients(parameters)
+                    self._explain_gradients(list(parameters))
 
-    def _explain_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Name the parameter whose gradient went bad first, which is the last in forward order."""
-        with_grad = [(p, p.grad.detach()) for p in parameters if p.grad is not None]
-        losses = [c.value for c in self._taps.backwards if not isinstance(c.value, Tensor)]
-        finite = bool(losses) and all(map(math.isfinite, losses))
-        if self._origins >= MAX_ORIGINS or not with_grad or not finite or self._taps.scale():
-            return
-        # The norm of large but finite gradients can overflow, so each value counts.
-        bad = [(p, float(n)) for p, g in with_grad if not math.isfinite(n := worst_value(g))]
-        if not bad:
-            return
-        self._origins += 1
-        self._schedule.force()
-        self._learn()
-        parameter, value = bad[-1]
-        model = self._model_with(id(parameter))
-        self._sink.nonfinite(
-            step=self._steps(),
-            kind="gradient",
-            where=model.parameters[id(parameter)] if model else "",
-            value=value,
-            loss_finite=True,
-            detail=f"{len(bad)} of {len(with_grad)} gradients",
-        )
+    def _explain_gradients(self, parameters: list[Tensor]) -> None:
+        losses = [float(call.value) for call in self._taps.backwards]
+        all_finite = bool(losses) and all(map(math.isfinite, losses))
+        # A gradient scaler is there to overflow, and to skip those steps.
+        if all_finite and not self._taps.scale() and self._look_closer():
+            self._origins.of_gradients(parameters, self._observers.steps)
+
+    def _look_closer(self) -> bool:
+        """Whether an origin is still wanted; then the next step is measured and names are known."""
+        if self._origins.wanted:
+            self._schedule.force()
+            self._learn()
+        return self._origins.wanted
+
+    def _is_bad(self, value: Scalar) -> bool:
+        """NaN or infinite. A GPU is asked only once something that arrived from it was bad."""
+        asked = self._suspicious and self._origins.wanted
+        if isinstance(value, Tensor) and value.device.type != "cpu" and not asked:
+            return False
+        return not math.isfinite(float(value)) and value is not NAN
 
     # -- the optimizer's step
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if self._off or is_captured():
             return
-        observer = self._observer(optimizer)
+        observer = self._observers.of(optimizer, self._stats.modules.values())
         if observer is None:
             return
         with unseen():
@@ -235,7 +200,7 @@ class TorchAdapter:
             self._measured = None
             if not _has_closure(args, kwargs):
                 self._measured = self._measure(observer, optimizer, parameters)
-                if _is_bad(self._measured.grad_norm):
+                if self._is_bad(self._measured.grad_norm):
                     self._explain_gradients(parameters)
             if observer.due or observer.follows_update:
                 before = observer.remember(parameters)
@@ -254,7 +219,7 @@ class TorchAdapter:
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if self._off or is_captured():
             return
-        observer = self._observer(optimizer)
+        observer = self._observers.of(optimizer, self._stats.modules.values())
         if observer is None or observer.learning_rates_of_step is None:
             return
         with unseen():
@@ -317,7 +282,7 @@ class TorchAdapter:
             sizes, moves = observer.updates(parameters, measured.before)
             row["update_ratio"] = global_norm(moves) / global_norm(sizes)
         if observer.due:
-            self._measure_layers(observer, parameters, measured, (sizes, moves), clips)
+            self._send_layers(observer, parameters, measured, (sizes, moves), clips)
         self._cost_told_s = self._guard.cost_s
         self._send_row(observer, row, len(calls))
         observer.steps += 1
@@ -326,7 +291,7 @@ class TorchAdapter:
         if observer.steps in (1, 10, 100) or observer.steps % 1000 == 0:
             self._tell_structure()
 
-    def _measure_layers(
+    def _send_layers(
         self,
         observer: StepObserver,
         parameters: list[Tensor],
@@ -334,56 +299,19 @@ class TorchAdapter:
         sizes_and_moves: tuple[list[Tensor], list[Tensor]],
         clips: list[Clip],
     ) -> None:
-        """Collect the layer statistics of a measured step and send them."""
         self._learn()
-        columns: list[Column] = []
-        values: list[Scalar] = []
-        names = self._parameter_names(parameters)
-        shrunk = [(clip, _clip_factor(clip.threshold, clip.norm)) for clip in clips]
-        for p, name, size, moved in zip(parameters, names, *sizes_and_moves, strict=False):
-            columns += [("param_norm", name), ("param_update_norm", name)]
-            values += [size, moved]
-            if id(p) in measured.norms:
-                gradient = measured.norms[id(p)]
-                absent = not isinstance(gradient, Tensor) and gradient < 0
-                columns.append(("param_grad_norm", name))
-                factor = next((f for clip, f in shrunk if clip.covers(p)), 1.0)
-                values.append(gradient if absent else gradient * factor)
         models = self._discovery.models_of(parameters)
-        for key, found in self._units.close_step(_modules_of(models)).items():
-            place = next(m.modules[key] for m in models if key in m.modules)
-            columns += [(metric, place) for metric in found]
-            values += list(found.values())
-        calls = self._take_calls(models)
-        for _, several in calls:
-            for one in several:
-                values += one
+        row = LayerRow()
+        named = zip(self._discovery.names_of(parameters), parameters, strict=True)
+        row.add_parameters(named, measured, *sizes_and_moves, clips)
+        row.take_units(self._units, models)
+        row.take_calls(self._stats, models)
         step, index, owner = observer.steps, observer.index, observer.owner
 
         def deliver(numbers: list[float]) -> None:
-            found = dict(zip(columns, numbers, strict=False))
-            at = len(columns)
-            for name, several in calls:
-                width = len(ACTIVATION)
-                rows = [numbers[i : i + width] for i in range(at, at + width * len(several), width)]
-                at += width * len(several)
-                merged = merge_activation_stats(rows)
-                found |= {(metric, name): value for metric, value in merged.items()}
-            self._sink.layers(index, owner, step, found)
+            self._sink.layers(index, owner, step, row.named(numbers))
 
-        self._transfer.send(values, deliver)
-
-    def _take_calls(self, models: list[Model]) -> list[tuple[str, list[list[Any]]]]:
-        """The measured module calls that belong to this optimizer's models, in forward order."""
-        taken: list[tuple[str, list[list[Any]]]] = []
-        for key, several in list(self._stats.calls().items()):
-            model = next((m for m in models if key in m.modules), None)
-            if model is not None:
-                name = model.modules[key]
-                model.order.setdefault(name, len(model.order))
-                taken.append((name, several))
-                self._stats.forget(key)
-        return taken
+        self._transfer.send(row.values(), deliver)
 
     def _send_row(self, observer: StepObserver, row: dict[str, Scalar], calls: int) -> None:
         names, rates = list(row), observer.learning_rates_of_step or []
@@ -391,6 +319,7 @@ class TorchAdapter:
 
         def deliver(numbers: list[float]) -> None:
             found = dict(zip(names, numbers, strict=False))
+            self._suspicious |= calls > 0 and not math.isfinite(found["loss"])
             lrs = numbers[len(names) :]
             self._sink.step(index, owner, step, StepRow(backward_calls=calls, lrs=lrs, **found))
 
@@ -406,9 +335,7 @@ class TorchAdapter:
             observer.last_update = step - 1
         observer.due = plan.wants(step, observer.last_due, cost_s=cost_s, elapsed_s=elapsed_s)
         observer.follows_update = plan.wants_update(step, observer.last_update, cost_s=cost_s)
-        # An optimizer that rests, after a warm-up phase say, must not keep the measuring on.
-        observer.newest = self._newest = self._newest + 1
-        in_use = [o for o in self._observers if self._newest - o.newest < RESTING_STEPS]
+        in_use = self._observers.stepped(observer)
         recording = any(o.due for o in in_use)
         # What is left then belongs to nobody, or in a first step to an optimizer not yet known.
         if not recording or (len(in_use) == 1 and observer.steps > 1):
@@ -428,87 +355,17 @@ class TorchAdapter:
 
     # -- names
 
-    def _observer(self, optimizer: Any) -> StepObserver | None:
-        known = self._watched.get(id(optimizer))
-        if known is not None and known[0]() is optimizer:
-            return known[1]
-        observer = self._successor(optimizer) or self._new_observer(optimizer)
-        if observer is not None:
-            self._watched[id(optimizer)] = (weakref.ref(optimizer), observer)
-        return observer
-
-    def _successor(self, optimizer: Any) -> StepObserver | None:
-        """The observer of an optimizer that this one takes the place of.
-
-        A script that makes its optimizer anew for each epoch still is one training.
-        """
-        observer = next((o for o in self._observers if o.is_for(optimizer)), None)
-        if observer is not None:
-            observer.forget_update()
-        return observer
-
-    def _new_observer(self, optimizer: Any) -> StepObserver | None:
-        count = len(self._observers)
-        if count >= MAX_OPTIMIZERS:
-            return None
-        if count == MAX_OPTIMIZERS - 1:
-            self._sink.note(f"only the first {MAX_OPTIMIZERS} optimizers are followed")
-        self._learn()
-        observer = StepObserver(optimizer, count)
-        parameters = observer.parameters(optimizer)
-        self._discovery.learn_holders(parameters)
-        models = self._discovery.models_of(parameters)
-        self._discovery.tell_apart(models)
-        kind = f"{observer.kind}({models[0].name})" if models else observer.kind
-        taken = {o.owner for o in self._observers}
-        names = (f"{kind}#{i}" if i > 1 else kind for i in range(1, MAX_OPTIMIZERS + 1))
-        observer.owner = next(name for name in names if name not in taken)
-        self._observers.append(observer)
-        return observer
-
     def _learn(self) -> None:
         self._discovery.learn(self._stats.modules.values())
-
-    def _steps(self) -> int:
-        """Number of the step under way, of the optimizer that is furthest."""
-        return max((o.steps for o in self._observers), default=0)
-
-    def _model_with(self, parameter: int | None) -> Model | None:
-        return next((m for m in self._discovery.alive() if parameter in m.parameters), None)
-
-    def _parameter_names(self, parameters: list[Tensor]) -> list[str]:
-        models = self._discovery.alive()
-        return [
-            next((m.parameters[id(p)] for m in models if id(p) in m.parameters), f"parameter {i}")
-            for i, p in enumerate(parameters)
-        ]
 
     def _tell_structure(self) -> None:
         for model in self._discovery.alive():
             model.refresh()
-        alive = [(o, optimizer) for ref, o in self._watched.values() if (optimizer := ref())]
+        alive = self._observers.alive()
         known = self._register.describe(self._discovery, alive, self._units.spellings)
         self._sink.structure(known)
-
-
-def _modules_of(models: list[Model]) -> set[int]:
-    return {key for model in models for key in model.modules}
 
 
 def _has_closure(args: Any, kwargs: Any) -> bool:
     """Whether `step` was called with a closure; `args[0]` is the optimizer itself."""
     return (len(args) > 1 and callable(args[1])) or callable(kwargs.get("closure"))
-
-
-def _is_bad(value: Scalar) -> bool:
-    """NaN or infinite; False while it is still on a GPU, where asking would wait for it."""
-    if isinstance(value, Tensor) and value.device.type != "cpu":
-        return False
-    return not math.isfinite(float(value)) and value is not NAN
-
-
-def _clip_factor(threshold: Scalar, norm: Scalar) -> Scalar:
-    """By how much clipping shrank the gradients: multiply to undo it."""
-    if isinstance(norm, Tensor):
-        return torch.clamp((norm + 1e-6) / threshold, min=1.0)
-    return max(1.0, (norm + 1e-6) / float(threshold)) if float(threshold) > 0 else 1.0

@@ -109,6 +109,7 @@ def _parameter(
         "name": model.parameters[id(parameter)][:MAX_NAME],
         "shape": list(parameter.shape),
         "requires_grad": parameter.requires_grad,
+        "has_grad": parameter.grad is not None,
         "optimizer": optimizer,
         "layer": model.layer_of[id(parameter)][:MAX_NAME],
         "lr": float(lr) if lr is not None else None,

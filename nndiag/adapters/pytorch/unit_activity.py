@@ -13,7 +13,12 @@ from torch import Tensor
 
 from nndiag.adapters.pytorch.autograd_graph import Activation
 from nndiag.adapters.pytorch.loss_taps import Scalar
-from nndiag.adapters.pytorch.tensor_stats import UNIT_ELEMENTS, by_unit, subsample
+from nndiag.adapters.pytorch.tensor_stats import (
+    UNIT_ELEMENTS,
+    UNIT_SAMPLES,
+    first_samples,
+    other_than,
+)
 
 # A unit counts as dead when it was silent for so many samples. Over 8 samples up to 9 % of a
 # healthy net's units look dead, over 2048 at most 1 % (measured). 512 are some 80 steps of batch 64
@@ -45,20 +50,21 @@ class UnitActivity:
     def see(self, activation: Activation) -> None:
         """Take one activation of the step under way."""
         key = id(activation.module)
-        x = by_unit(subsample(activation.values.detach(), UNIT_ELEMENTS), activation.unit_axis)
+        x = first_samples(activation.values.detach(), UNIT_ELEMENTS, UNIT_SAMPLES)
+        rest = other_than(activation.unit_axis, x)
         if activation.saturating:
             middle, scale = (0.0, 1.0) if activation.saturating == "tanh" else (0.5, 2.0)
             at_limit = ((x - middle) * scale).abs() > SATURATED[activation.saturating]
-            share = (at_limit.float().mean(0) > SATURATED_SAMPLES).float().mean()
+            share = (at_limit.float().mean(rest) > SATURATED_SAMPLES).float().mean()
             total, calls = self._saturated.get(key, (0.0, 0))
             self._saturated[key] = (total + share, calls + 1)
             return
-        alive = (x > 0).any(0)
+        alive = x.amax(rest) > 0  # quicker than any(x > 0)
         before = self._alive.get(key)
         if before is not None and before.shape == alive.shape:
             alive = alive | before
         self._alive[key] = alive
-        self._samples[key] = self._samples.get(key, 0) + x.shape[0]
+        self._samples[key] = self._samples.get(key, 0) + x.numel() // alive.numel()
         self.spellings[key] = activation.spelling
 
     def close_step(self, modules: Container[int]) -> dict[int, dict[str, Scalar]]:
