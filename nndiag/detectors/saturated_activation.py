@@ -67,6 +67,7 @@ class SaturatedActivation(Detector):
     limit: float = 0.6  # share of units
     limit_stuck: float = 0.3  # share of units, where the net does not learn
     settled: int = 3  # measurements
+    narrow: int = 8  # units; a few at their limits, in a net that learns, are a gate or a scale
 
     def examine(self, run: Run) -> Iterator[Finding | Abstention]:
         measured = [s for s in run.series_of("saturated_unit_fraction") if len(s)]
@@ -88,11 +89,25 @@ class SaturatedActivation(Detector):
             owner = index.owner_of(layer)
             stuck = depth.is_harmed(depth.progress(run, owner))
             until = depth.broken_from(run, owner)
+            if not stuck and self._is_narrow(run, layer):
+                continue
             seen = self._at_start(index, layer) or self._later(series, layer, stuck, until)
             if seen is not None and (stuck or not _is_gate(run, layer)):
                 found.setdefault(owner, []).append(seen)
         for owner, layers in found.items():
             yield self._finding(layers, owner, depth.progress(run, owner))
+
+    def _is_narrow(self, run: Run, layer: Layer) -> bool:
+        """Fed by a layer of a few units. A functional call bears the name of that layer."""
+        before = [
+            (other.order, parameter.shape[0])
+            for other in run.layers
+            if other.model == layer.model and other.order <= layer.order
+            for parameter in run.parameters
+            if parameter.model == other.model and parameter.layer == other.name
+            if parameter.is_weight
+        ]
+        return bool(before) and max(before)[1] < self.narrow
 
     def _at_start(self, index: depth.Index, layer: Layer) -> _Saturated | None:
         """A layer whose first recorded outputs, or inputs, are already at the limits."""

@@ -82,6 +82,9 @@ QUIET = {
     ),
     "an output at its limits": saturated(net(learns(), depth=2, activation="Tanh"), "3", flat(1.0)),
     "a gate that is open": gated(learns()),
+    "two units, while it learns": saturated(
+        net(learns(), depth=4, activation="Tanh", width=2), "3", flat(1.0)
+    ),
     "a net of ReLU": net(stays()),
 }
 
