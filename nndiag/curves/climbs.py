@@ -132,7 +132,7 @@ class BlowUp:
 def blow_up_of(curve: Curve, *, factor: float = 1.5, within: float = 0.125) -> BlowUp | None:
     """Five points together above `factor` times the first value, in the first eighth of the run.
 
-    Source: research E3 (61 % of the runs with a too high rate, 0 of 242 others).
+    Source: experiment E3 (61 % of the runs with a too high rate, 0 of 242 others).
     """
     count = len(curve)
     if count < 20 or not curve.positive:

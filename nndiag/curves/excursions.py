@@ -2,7 +2,7 @@
 
 A candidate is a point far above the best level held so far, on a scale that knows the upper tail
 of the noise. One point alone counts only where the gradient norm jumps with it (a co-spike):
-in the measurement behind this rule (research E3), height alone blamed 48 to 70 of 70 healthy
+in the measurement behind this rule (experiment E3), height alone blamed 48 to 70 of 70 healthy
 runs, height with a co-spike none.
 """
 
@@ -22,7 +22,7 @@ Array = np.ndarray
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What makes a rise an excursion. Origin: research section 2, refined on the labelled runs."""
+    """What makes a rise an excursion. Origin: our experiments, refined on the labelled runs."""
 
     lone_score: float = 5.0  # noise widths; enough where the gradient norm jumps too
     gradient_score: float = 4.0  # noise widths of the log gradient norm

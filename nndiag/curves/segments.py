@@ -14,9 +14,9 @@ import numpy as np
 
 from nndiag.records import Series
 
-JUMP = 1.5  # ratio of neighbouring learning rates that is no smooth schedule; research E8
+JUMP = 1.5  # ratio of neighbouring learning rates that is no smooth schedule; experiment E8
 BUMP_SHARE = 0.02  # of the run: a raised rate that falls back sooner is a bump, not a restart
-FLOOR = 0.01  # share of the peak rate under which a schedule is finished; research section 4
+FLOOR = 0.01  # share of the peak rate under which a schedule is finished; our experiments
 SEAM_GAPS = 10.0  # usual distances between records that make a gap a seam
 FRAGMENT = 0.5  # first step over last step: a log that starts later than that saw no beginning
 

@@ -7,7 +7,7 @@ Everything is measured on u, a scale on which noise has about the same width all
     u = asinh((loss - median) / spread)                                      losses of any sign
 
 Without eps, a run that interpolates its data (loss -> 1e-6) makes log loss so wide that every
-rule fires. Shapes: T finite points, B = 20 blocks. Source: research E3, E9 of the project.
+rule fires. Shapes: T finite points, B = 20 blocks. Source: experiments E3, E9.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from nndiag.records import Series
 
 Array = np.ndarray
 
-BLOCKS = 20  # blocks of a trend; research section 4
+BLOCKS = 20  # blocks of a trend; our experiments
 SMALLEST_NOISE = 0.005  # in u: finer than this, nothing is called a change
 EPS_SHARE = 0.01  # of the first losses
 LARGEST = 1e150  # of a loss: sums and squares of it must not overflow

@@ -41,7 +41,7 @@ class Converged(Detector):
     fewest: int = 100  # points. Our choice
     fallen: float = 0.7  # end over start. Our choice
     newest: float = 0.2  # of the points; the label rule of the runs it was tried on
-    flat: float = 0.05  # in u; research E9
+    flat: float = 0.05  # in u; experiment E9
 
     def examine(self, run: Run) -> Iterator[Finding | Abstention]:
         for course in courses(run):

@@ -59,9 +59,9 @@ class LossDivergence(Detector):
     )
     fewest: int = 5  # points. Our choice
     certain_points: int = 30  # points; with fewer only a tenfold climb counts. Our choice
-    factor: float = 3.0  # times the best level; research section 3
+    factor: float = 3.0  # times the best level; our experiments
     above_start: float = 1.05  # times the first value, at the end of an early blow-up. Our choice
-    early_factor: float = 1.5  # times the first value; research E3
+    early_factor: float = 1.5  # times the first value; experiment E3
     rival_factor: float = 10.0  # times, where losses play against each other. Our choice
 
     def examine(self, run: Run) -> Iterator[Finding | Abstention]:

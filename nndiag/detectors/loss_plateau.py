@@ -63,9 +63,9 @@ class LossPlateau(Detector):
     explains: ClassVar[tuple[str, ...]] = ("loss-oscillation",)
     fewest_steps: int = 100  # optimizer steps of a watched run; fewer say nothing. Our choice
     fewest_rows: int = 10  # rows of any other log, where a row is often an epoch. Our choice
-    stuck_fall: float = 0.02  # share of the start level; research section 4
+    stuck_fall: float = 0.02  # share of the start level; our experiments
     small_fall: float = 0.08  # share of the start level. Our choice
-    flat: float = 0.05  # in u; TOST of research E9, 89 % precision
+    flat: float = 0.05  # in u; TOST of experiment E9, 89 % precision
     chance_tolerance: float = 0.015  # share of ln(C). Our choice
     above_best: float = 0.25  # in u, 28 %. Our choice
     early: float = 0.6  # of the run; a schedule that ends before is early. Our choice

@@ -47,13 +47,13 @@ class Overfitting(Detector):
     """
 
     name = "overfitting"
-    fewest: int = 5  # validations; research section 9
-    later: int = 3  # validations after the minimum; research section 9
-    rise: float = 0.08  # in log; research section 9 has 5 %, mild in our small runs
+    fewest: int = 5  # validations; our experiments
+    later: int = 3  # validations after the minimum; our experiments
+    rise: float = 0.08  # in log; our experiments has 5 %, mild in our small runs
     few_rise: float = 0.12  # the same with fewer than 6 validations after the minimum
     noise_factor: float = 1.5  # noise of one validation; the rise is a median of several
-    few_noise_factor: float = 3.0  # the same with fewer than 6 after the minimum; research sec. 9
-    trend: float = 1.65  # Mann-Kendall z, one-sided 5 %; research section 9
+    few_noise_factor: float = 3.0  # the same with fewer than 6 after the minimum; our experiments
+    trend: float = 1.65  # Mann-Kendall z, one-sided 5 %; our experiments
     strong_rise: float = 0.5  # in log; above, it is certain. Our choice
 
     def examine(self, run: Run) -> Iterator[Finding | Abstention]:

@@ -54,15 +54,15 @@ class SlowConvergence(Detector):
     fewest_steps: int = 100  # optimizer steps. Our choice
     fewest_samples: int = 30  # values of kappa; fewer are too noisy. Research section 5
     fewest_clear_samples: int = 10  # where all are negative and far below the limit. Our choice
-    kappa_limit: float = -0.05  # cosine; research E1
-    strict_kappa: float = -0.1  # cosine, for a run that has made good progress; research E1
+    kappa_limit: float = -0.05  # cosine; experiment E1
+    strict_kappa: float = -0.1  # cosine, for a run that has made good progress; experiment E1
     much_left: float = 0.6  # of the start level; with less the strict limit holds. Our choice
-    t_limit: float = -3.0  # mean over its standard error; research section 5
+    t_limit: float = -3.0  # mean over its standard error; our experiments
     after: float = 0.25  # of the run; before, 57 % of healthy runs are below, too. Research E1
     left: float = 0.2  # of the start level; below, a run is done rather than slow. Our choice
     still: float = -0.01  # in u over the newest half: it must be moving where nothing is noisy
     small_fall: float = 0.1  # of the start level, for the curve alone. Our choice
-    curve_points: int = 200  # for the curve alone; research section 1.3
+    curve_points: int = 200  # for the curve alone; our experiments
 
     def examine(self, run: Run) -> Iterator[Finding | Abstention]:
         found = courses(run)

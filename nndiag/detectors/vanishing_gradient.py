@@ -60,7 +60,7 @@ class VanishingGradient(Detector):
     explains = ("activation-vanishing", "unused-parameters", "untrained-parameters",
                 "loss-plateau", "slow-convergence")  # fmt: skip
 
-    limit: float = 4e-2  # ratio along the depth, SGD family; 3e-2 in research, 3.3e-2 in our d8 net
+    limit: float = 4e-2  # ratio along the depth, SGD family; 3.3e-2 in our net of 8 layers
     limit_adaptive: float = 1e-3  # ratio along the depth, adaptive optimizers
     limit_relative: float = 1e-5  # gradient norm / weight norm, SGD family
     eps_factor: float = 10.0  # times Adam's eps: below it, updates shrink with the gradient
