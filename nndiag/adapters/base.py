@@ -6,9 +6,9 @@ run inside the training process: standard library only, besides the adapter's ow
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 NAN = float("nan")
 NO_GRADIENT = -1.0  # a norm where there was no gradient: norms are never negative
@@ -98,6 +98,9 @@ class Adapter(Protocol):
 
     def attach(self) -> None:
         """Put the hooks on. Called once, right after the framework was imported."""
+
+    def exempt(self, function: Callable[..., Any], /) -> Callable[..., Any]:
+        """Have the framework's compilers leave a function of ours alone."""
 
     def switch_off(self) -> None:
         """End the observation, also from inside a hook; the hooks may stay but do nothing."""

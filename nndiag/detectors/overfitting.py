@@ -49,7 +49,7 @@ class Overfitting(Detector):
     name = "overfitting"
     fewest: int = 5  # validations; our experiments
     later: int = 3  # validations after the minimum; our experiments
-    rise: float = 0.08  # in log; our experiments has 5 %, mild in our small runs
+    rise: float = 0.08  # in log; 5 % is mild in small runs. Our choice
     few_rise: float = 0.12  # the same with fewer than 6 validations after the minimum
     noise_factor: float = 1.5  # noise of one validation; the rise is a median of several
     few_noise_factor: float = 3.0  # the same with fewer than 6 after the minimum; our experiments

@@ -75,7 +75,11 @@ def _tap(owner: str, function: str, tell: Callable[..., None], module: Any) -> N
 def _report_all(
     source: str, pairs: Callable[..., Pairs], report: Report, *args: Any, **kwargs: Any
 ) -> None:
-    for name, value in pairs(*args, **kwargs):
+    try:
+        given = list(pairs(*args, **kwargs))
+    except TypeError:  # not the arguments that we know: the library has its own word on them
+        return
+    for name, value in given:
         number = _number(value)
         if number is not None and canonical(str(name)) in KEPT:
             report(source, str(name), number)

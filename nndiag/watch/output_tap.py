@@ -13,6 +13,8 @@ from typing import Any, TextIO
 from nndiag.vocabulary import canonical, numbers_in
 
 MAX_LINE = 4096  # characters of one line that are looked at
+MAX_TEXT = 1 << 16  # and of one write
+Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 KEPT = ("val_loss", "val_accuracy", "accuracy", "loss", "epoch")
 
 
@@ -25,25 +27,26 @@ class OutputTap:
         self._line = ""
         self._write = stream.write
 
-    def install(self, guard: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
+    def install(self, guard: Wrap, exempt: Wrap) -> None:
+        """Begin to listen. `exempt` has compilers leave a function of ours alone."""
         listen = guard(self._listen)
         write = self._write
 
-        def write_and_listen(text: str) -> int:
-            written = write(text)
-            listen(text)
+        def write_and_listen(*text: Any) -> Any:
+            written = write(*text)
+            listen(*text)
             return written
 
         # A stream of another kind may take no attributes: then it stays unheard.
         with contextlib.suppress(AttributeError):
-            self._stream.write = write_and_listen  # type: ignore[method-assign]
+            self._stream.write = exempt(write_and_listen)  # type: ignore[method-assign]
 
     def _listen(self, text: Any) -> None:
         if not isinstance(text, str):
             return
+        text = text[-MAX_TEXT:]
         if "\n" not in text and "\r" not in text:
-            if len(self._line) < MAX_LINE:
-                self._line += text
+            self._line = (self._line + text)[:MAX_LINE]
             return
         *lines, self._line = (self._line + text).replace("\r", "\n").split("\n")
         self._line = self._line[:MAX_LINE]

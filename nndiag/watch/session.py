@@ -67,7 +67,8 @@ class Guard:
         final = self._faults >= MAX_FAULTS
         self.off = final
         try:  # the text too: an exception of the script's own classes may have no safe `str`
-            reason = f"{function.__qualname__}: {type(error).__name__}: {error}"[:500]
+            name = getattr(function, "__qualname__", type(function).__name__)
+            reason = f"{name}: {type(error).__name__}: {error}"[:500]
             self._on_fault(reason, final)
         except Exception:  # the journal itself is what fails: there is nowhere left to say it
             self.off = True
@@ -106,7 +107,7 @@ class Session:
         for stream, name in ((sys.stdout, "stdout"), (sys.stderr, "stderr")):
             if stream is not None:
                 report = functools.partial(self._report, name)
-                OutputTap(stream, report).install(self._guard)
+                OutputTap(stream, report).install(self._guard, self._adapter.exempt)
         await_loggers(awaited, self._guard, self._report)
         atexit.register(self._finish)
         if hasattr(os, "register_at_fork"):

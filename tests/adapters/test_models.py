@@ -152,7 +152,7 @@ for fold in range(20):
     assert [len(run.series("loss", owner=f"SGD(Net-{i})")) for i in range(1, 16)] == list(
         range(3, 18)
     )
-    assert ["only the first 16 optimizers are followed"] == [n["text"] for n in run.of_kind("note")]
+    assert [n["text"] for n in run.of_kind("note")] == ["only the first 16 optimizers are followed"]
 
 
 def test_groups_that_join_later_are_followed_without_their_rates(train: Train):

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
-
-from tests.adapters.observed import Train
 
 # What a script works out for itself, in float64 and without our code.
 BY_HAND = """

@@ -120,7 +120,7 @@ class Discovery:
         for root in by_size:
             if self.knows(root):
                 continue
-            if not any(True for _ in root.parameters()):
+            if next(iter(root.parameters()), None) is None:
                 self._not_models[id(root)] = weakref.ref(root)  # a loss, a metric
                 continue
             self._add(root)

@@ -109,6 +109,9 @@ class TorchAdapter:
 
         return leave_to_python(entry)
 
+    def exempt(self, function: Callable[..., Any], /) -> Callable[..., Any]:
+        return leave_to_python(function)
+
     def switch_off(self) -> None:
         """End the observation; handles stay, since torch cannot lose a hook while it runs them."""
         self._off = True

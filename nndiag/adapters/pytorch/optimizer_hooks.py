@@ -18,6 +18,7 @@ from nndiag.adapters.pytorch.tensor_stats import norms, sample_of
 
 SAMPLE = 1 << 16  # coordinates of one parameter that are followed exactly; larger ones are thinned
 SAMPLES_IN_ALL = 1 << 22  # of one optimizer: 16 MB in float32
+PLAIN = (Tensor, torch.nn.Parameter)
 MAX_PARAMETERS = 2_000  # followed one by one; the global norm always covers all
 
 
@@ -92,7 +93,9 @@ class StepObserver:
         if not (each or total):
             return measured
         with_grad = [p for p in parameters if p.grad is not None]
-        found = [n / unscale for n in norms([_local(p.grad) for p in with_grad])]
+        found = norms([_local(p.grad) for p in with_grad])
+        if unscale != 1.0:
+            found = [n / unscale for n in found]
         if total and found:
             measured.grad_norm = global_norm(found)
         if each:
@@ -157,6 +160,8 @@ class StepObserver:
 
 def _local(tensor: Any) -> Tensor:
     """This rank's part of a sharded tensor; reading the whole would be a collective."""
+    if type(tensor) in PLAIN:  # hundreds a step: `unseen` keeps autograd away
+        return tensor  # type: ignore[no-any-return]
     to_local = getattr(tensor, "to_local", None)
     local: Tensor = tensor if to_local is None else to_local()
     return local.detach()
@@ -164,10 +169,9 @@ def _local(tensor: Any) -> Tensor:
 
 def global_norm(parts: list[Tensor]) -> Tensor:
     """Euclidean norm of several norms, possibly of several devices."""
-    first = parts[0]
-    same = [p if p.device == first.device else p.to(first.device) for p in parts]
-    kind = torch.float64 if any(p.dtype is torch.float64 for p in same) else torch.float32
-    length: Tensor = torch.linalg.vector_norm(torch.stack([p.to(kind) for p in same]))
+    if len({p.device for p in parts}) > 1:
+        parts = [p.to(parts[0].device) for p in parts]
+    length: Tensor = torch.linalg.vector_norm(torch.stack(parts))  # of mixed kinds the widest
     return length
 
 

@@ -142,7 +142,8 @@ def norms(tensors: list[Tensor]) -> list[Tensor]:
     dense = [t for t in tensors if t.layout is torch.strided]
     found = iter(_dense_norms(dense)) if dense else iter(())
     return [
-        next(found) if t.layout is torch.strided else t.coalesce().values().norm() for t in tensors
+        next(found) if t.layout is torch.strided else _dense_norms([t.coalesce().values()])[0]
+        for t in tensors
     ]
 
 
