@@ -15,6 +15,7 @@ from nndiag.detectors.base import Detector
 from nndiag.records import Abstention, Diagnosis, Finding, Run, Severity, Verdict
 
 SAME_TIME = 10  # steps; an event in loss and gradients begins there at the same time. Our choice
+LONG = 100  # points of the loss, from which on most loss rules judge. Our own choice
 ENOUGH_POINTS = 20  # of the loss; with fewer, silence is no health. Our own choice
 
 _CURVE = ("loss-spike", "loss-divergence", "loss-plateau", "slow-convergence", "loss-oscillation")
@@ -167,7 +168,8 @@ def _verdict(
         )
     curve = asked.intersection(_CURVE)
     silent = {a.name: a.reason for a in abstained if a.name in curve}
-    if curve and len(silent) > len(curve) / 2:
+    # A long run whose losses play against each other is no short one: the rest could be judged.
+    if curve and points < LONG and len(silent) > len(curve) / 2:
         name = min(silent)
         return (
             Verdict.UNDECIDED,

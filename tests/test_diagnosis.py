@@ -170,6 +170,12 @@ def test_a_run_most_loss_rules_cannot_judge_is_undecided():
     assert "2 of 2 loss rules could not judge" in diagnosis.notes[-1]
 
 
+def test_a_long_run_is_not_undecided_because_its_losses_play_against_each_other():
+    shy = [seer(Abstention(n, "rivals")) for n in ("loss-spike", "loss-plateau")]
+
+    assert diagnose(run(loss(200)), [*shy, seer(None)]).verdict is Verdict.HEALTHY
+
+
 def collapsed() -> Run:
     """A deep net whose signal and gradients fade, and whose last ReLU dies of it."""
     sick = net(stays(), depth=6)
