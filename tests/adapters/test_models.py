@@ -200,3 +200,39 @@ print(on)
 """, every=10)  # fmt: skip
 
     assert int(run.stdout) < 50
+
+
+def test_an_optimizer_inside_an_optimizer_is_followed_beside_it(train: Train):
+    run = train(PRELUDE + """
+class Outer(torch.optim.Optimizer):
+    def __init__(self, inner):
+        self.inner = inner; super().__init__(inner.param_groups, inner.defaults)
+    def step(self, closure=None):
+        self.inner.step()
+net = Net()
+fit(net, Outer(torch.optim.SGD(net.parameters(), lr=0.1)), steps=3)
+""")  # fmt: skip
+
+    assert run.faults == [] and set(run.owners) == {"SGD(Net)", "Outer(Net)"}
+    for metric in ("loss", "grad_norm", "update_ratio"):
+        inner, outer = (run.values(metric, owner=f"{kind}(Net)") for kind in ("SGD", "Outer"))
+        assert len(inner) == 3 and inner == pytest.approx(outer), metric
+
+
+def test_two_threads_that_train_two_models_are_left_in_peace(train: Train):
+    run = train(PRELUDE + """
+import threading
+def work(scale, kind):
+    net = kind(); opt = torch.optim.SGD(net.parameters(), lr=0.0)
+    ready.wait()
+    for step in range(60):
+        opt.zero_grad(); (net(x) * 0 + scale).mean().backward(); opt.step()
+class Other(Net): pass
+ready = threading.Barrier(2)
+threads = [threading.Thread(target=work, args=a) for a in ((1.0, Net), (2.0, Other))]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print("done")
+""")  # fmt: skip
+
+    assert run.stdout == "done\n" and run.stderr == ""

@@ -79,7 +79,6 @@ class TorchAdapter:
         self._forward = ForwardHook(guard(self._on_forward))
         self._observers = Observers(self._discovery, sink.note)
         self._origins = Origins(sink, self._discovery)
-        self._measured: Measured | None = None
         self._calls: list[Backward] = []  # of the last step, for optimizers that share a loss
         self._clips: list[Clip] = []
         self._done: dict[int, int] = {}  # id(optimizer) -> steps, also when we observe no more
@@ -200,16 +199,14 @@ class TorchAdapter:
         with unseen():
             observer.learning_rates_of_step = observer.learning_rates(optimizer)
             parameters = observer.parameters(optimizer)
-            self._measured = None
+            measured = Measured()
             if not _has_closure(args, kwargs):
-                self._measured = self._measure(observer, optimizer, parameters)
-                if self._is_bad(self._measured.grad_norm):
+                measured = self._measure(observer, optimizer, parameters)
+                if self._is_bad(measured.grad_norm):
                     self._explain_gradients(parameters)
             if observer.due or observer.follows_update:
-                before = observer.remember(parameters)
-                if self._measured is None:
-                    self._measured = Measured()
-                self._measured.before = before
+                measured.before = observer.remember(parameters)
+            observer.measured = measured
 
     def _measure(
         self, observer: StepObserver, optimizer: Any, parameters: list[Tensor]
@@ -227,7 +224,7 @@ class TorchAdapter:
             return
         with unseen():
             parameters = observer.parameters(optimizer)
-            measured = self._measured or Measured()
+            measured, observer.measured = observer.measured, Measured()
             calls = self._taps.backwards
             if _has_closure(args, kwargs):  # backward and clipping ran inside the step
                 before = measured.before
@@ -237,7 +234,6 @@ class TorchAdapter:
                     calls = calls[:1]
                     observer.forget_update()
             self._close_step(observer, parameters, measured, calls)
-        self._measured = None
 
     def _clips_of(self, parameters: list[Tensor]) -> list[Clip]:
         """The clipping calls that touched these parameters; of repeated ones the first.

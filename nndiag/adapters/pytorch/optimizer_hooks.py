@@ -45,6 +45,7 @@ class StepObserver:
         self.follows_update = False  # whether at least its update is measured
         self.last_due = self.last_update = 0  # the newest steps that were
         self.last_end_s: float | None = None
+        self.measured = Measured()  # before the step under way
         self.learning_rates_of_step: list[Scalar] | None = None
         self._update: dict[int, Tensor] = {}  # id(parameter) -> samples of the last update
 
