@@ -13,28 +13,14 @@ from typing import Any, Protocol
 NAN = float("nan")
 NO_GRADIENT = -1.0  # a norm where there was no gradient: norms are never negative
 
-# The columns of a step, in the journal's order; further learning rates follow.
-STEP_COLUMNS = (
-    "loss",
-    "backward_calls",
-    "lr",
-    "grad_norm",
-    "clip_threshold",
-    "loss_scale",
-    "step_time_s",
-    "nndiag_time_s",
-    "update_gradient_cosine",
-    "update_ratio",
-)
-
 
 @dataclass(slots=True)
 class StepRow:
-    """What is recorded of every optimizer step. NaN: not measured."""
+    """What is recorded of every optimizer step, named as in the journal. NaN: not measured."""
 
     loss: float = NAN
     backward_calls: int = 0
-    lrs: Sequence[float] = ()
+    lrs: Sequence[float] = ()  # of each parameter group
     grad_norm: float = NAN  # before clipping
     clip_threshold: float = NAN
     loss_scale: float = NAN
@@ -42,23 +28,6 @@ class StepRow:
     nndiag_time_s: float = NAN
     update_gradient_cosine: float = NAN
     update_ratio: float = NAN
-
-    def values(self) -> list[float]:
-        """The row in the order of STEP_COLUMNS, the further learning rates last."""
-        lrs = list(self.lrs) or [NAN]
-        return [
-            self.loss,
-            float(self.backward_calls),
-            lrs[0],
-            self.grad_norm,
-            self.clip_threshold,
-            self.loss_scale,
-            self.step_time_s,
-            self.nndiag_time_s,
-            self.update_gradient_cosine,
-            self.update_ratio,
-            *lrs[1:],
-        ]
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ import numpy as np
 
 from nndiag.records import Layer, Parameter, Run, Series
 
+VarianceRow = list[tuple[Layer, float, int]]  # layer, its first variance, the step of that
 ENOUGH_STEPS = 20  # optimizer steps before "it does not learn" means anything; our own choice
 NOT_RECORDED = "layers were not recorded"
 
@@ -218,6 +219,19 @@ def named(layers: Iterable[str], most: int = 3) -> str:
     if len(names) <= most + 1:
         return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
     return f"{', '.join(names[:most])} and {len(names) - most} more"
+
+
+def variances_at_start(index: Index, row: Iterable[Layer]) -> VarianceRow:
+    """The layers of a row with the variance across samples that each began with, and its step.
+
+    NaN is left out; infinity stays in, since float32 overflows when a signal explodes.
+    """
+    found = []
+    for layer in row:
+        series = index.of_layer("activation_sample_variance", layer)
+        if series is not None and at_start(series) >= 0:
+            found.append((layer, at_start(series), int(series.steps[0])))
+    return found
 
 
 def at_start(series: Series) -> float:

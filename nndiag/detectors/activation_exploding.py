@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 from nndiag.curves import depth
 from nndiag.detectors.base import Detector
-from nndiag.records import Abstention, Evidence, Finding, Layer, Run, Severity
-
-Row = list[tuple[Layer, float, int]]
+from nndiag.records import Abstention, Evidence, Finding, Run, Severity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +61,7 @@ class ActivationExploding(Detector):
             yield Abstention(self.name, depth.NOT_RECORDED)
             return
         for layers in depth.by_model(run):
-            rows = [self._measured(index, row) for row in depth.chains(layers)]
+            rows = [depth.variances_at_start(index, row) for row in depth.chains(layers)]
             rows = [row for row in rows if len(row) >= self.layers_needed]
             if not rows:
                 continue
@@ -73,17 +71,7 @@ class ActivationExploding(Detector):
             if self._explodes(worst) and self._shows(trained):
                 yield self._finding(worst, trained, owner)
 
-    @staticmethod
-    def _measured(index: depth.Index, row: list[Layer]) -> Row:
-        found = []
-        for layer in row:
-            series = index.of_layer("activation_sample_variance", layer)
-            # NaN is left out, infinity stays in: float32 overflows when the signal explodes
-            if series is not None and depth.at_start(series) >= 0:
-                found.append((layer, depth.at_start(series), int(series.steps[0])))
-        return found
-
-    def _explodes(self, row: Row) -> bool:
+    def _explodes(self, row: depth.VarianceRow) -> bool:
         ratio, last = self._ratio(row), row[-1][1]
         steep = ratio > self.limit_layer ** (len(row) - 1) and last > self.limit_large
         return last > self.limit_variance and (ratio > self.limit or steep)
@@ -95,10 +83,12 @@ class ActivationExploding(Detector):
         return trained.start > self.limit_fall * max(trained.opened, 0.0)
 
     @staticmethod
-    def _ratio(row: Row) -> float:
+    def _ratio(row: depth.VarianceRow) -> float:
         return row[-1][1] / row[0][1] if row[0][1] > 0 else 1.0
 
-    def _finding(self, row: Row, trained: depth.Progress | None, owner: str) -> Finding:
+    def _finding(
+        self, row: depth.VarianceRow, trained: depth.Progress | None, owner: str
+    ) -> Finding:
         ratio = self._ratio(row)
         (first, v_first, step), (last, v_last, _) = row[0], row[-1]
         grown = tuple(layer.name for layer, v, _ in row[1:] if v > self.limit * v_first)

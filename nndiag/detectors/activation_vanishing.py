@@ -77,17 +77,13 @@ class ActivationVanishing(Detector):
             elif trained.stuck:
                 yield self._finding(worst, trained, owner)
 
-    def _measured(self, index: depth.Index, row: list[Layer]) -> list[tuple[Layer, float, int]]:
-        found = []
-        for layer in row:
-            series = index.of_layer("activation_sample_variance", layer)
-            if series is not None and depth.at_start(series) >= 0:
-                found.append((layer, depth.at_start(series), int(series.steps[0])))
+    def _measured(self, index: depth.Index, row: list[Layer]) -> depth.VarianceRow:
+        found = depth.variances_at_start(index, row)
         if found and found[-1][1] == 0 and found[-2:-1] and found[-2][1] > 0:
             found.pop()  # a head that starts at zero on purpose
         return found
 
-    def _ratio(self, row: list[tuple[Layer, float, int]]) -> float:
+    def _ratio(self, row: depth.VarianceRow) -> float:
         """R of a row: of its last two layers, so that one small head does not decide."""
         first = row[0][1]
         if first <= 0:
@@ -97,9 +93,7 @@ class ActivationVanishing(Detector):
             return last
         return last if last < self.limit_output else 1.0
 
-    def _finding(
-        self, row: list[tuple[Layer, float, int]], trained: depth.Progress, owner: str
-    ) -> Finding:
+    def _finding(self, row: depth.VarianceRow, trained: depth.Progress, owner: str) -> Finding:
         ratio = self._ratio(row)
         (first, v_first, step), (last, v_last, _) = row[0], row[-1]
         faded = tuple(layer.name for layer, v, _ in row[1:] if v < self.limit * v_first)

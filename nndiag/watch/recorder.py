@@ -11,8 +11,8 @@ import platform
 import time
 from collections.abc import Mapping
 
-from nndiag.adapters.base import NAN, NO_GRADIENT, STEP_COLUMNS, Column, StepRow, Structure
-from nndiag.journal.format import PROCESS_SCHEMA
+from nndiag.adapters.base import NAN, NO_GRADIENT, Column, StepRow, Structure
+from nndiag.journal.format import COLUMNS, PROCESS_SCHEMA
 from nndiag.journal.writer import EventWriter, StreamWriter, write_json
 
 NORMS = ("param_grad_norm", "param_norm", "param_update_norm")
@@ -45,11 +45,11 @@ class Recorder:
 
     def step(self, optimizer: int, owner: str, step: int, row: StepRow) -> None:
         self._begin()
-        values = row.values()
+        values = _in_order(row)
         stream = self._steps.get(optimizer)
         if stream is None:
             rates = range(1, max(len(row.lrs), 1))
-            columns = [(name, "") for name in STEP_COLUMNS] + [("lr", f"group-{i}") for i in rates]
+            columns = [(name, "") for name in COLUMNS] + [("lr", f"group-{i}") for i in rates]
             path = os.path.join(self._directory, f"steps-{optimizer}.arrows")
             stream = StreamWriter(path, owner=owner, columns=columns, dtype="f8")
             self._steps[optimizer] = stream
@@ -160,6 +160,12 @@ class Recorder:
                 continue
             return path
         raise FileExistsError(f"{MAX_ATTEMPTS} directories for one rank")
+
+
+def _in_order(row: StepRow) -> list[float]:
+    """The row as the journal's columns have it, the learning rates of further groups last."""
+    first, *further = list(row.lrs) or [NAN]
+    return [float(first if name == "lr" else getattr(row, name)) for name in COLUMNS] + further
 
 
 def _number(variable: str) -> int | None:
