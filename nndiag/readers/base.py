@@ -6,8 +6,9 @@ A reader never shows a traceback: whatever the bytes are, `read` gives a `Run` o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from nndiag.records import Run
 
@@ -33,3 +34,30 @@ class Reader(Protocol):
         Raises:
             UnreadableLog: it holds nothing to judge, or no series is called `loss`.
         """
+
+
+@runtime_checkable
+class Store(Reader, Protocol):
+    """A format that keeps several runs in one file or folder: a database, `wandb/`."""
+
+    def runs_in(self, path: Path) -> Sequence[str]:
+        """The ids of its runs, oldest first.
+
+        Raises:
+            UnreadableLog: it cannot be read.
+        """
+
+    def read_run(self, path: Path, run: str, loss: str | None) -> Run:
+        """One of them; its `Run.path` is "path#run".
+
+        Raises:
+            UnreadableLog: as `read`; or there is no such run.
+        """
+
+
+@runtime_checkable
+class SharedFolder(Reader, Protocol):
+    """A format whose files share their folder with others' logs: the search goes on in it."""
+
+    def merged_folders(self, folder: Path) -> Sequence[Path]:
+        """The folders below `folder` that belong to its run: `train/`, `validation/`."""

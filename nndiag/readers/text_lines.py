@@ -13,6 +13,7 @@ from typing import BinaryIO
 from nndiag.errors import UnreadableLog
 from nndiag.readers.base import HEAD_BYTES
 
+COMPRESSED_SUFFIXES = frozenset([".gz", ".bz2", ".xz", ".zst"])
 MAX_CONTROL_FRACTION = 0.05  # of the first bytes; compressed data has 0.1, coloured text 0.01
 MAX_NUL_FRACTION = 0.5  # of the first bytes; file systems leave NULs at the end after a power loss
 _TEXT_CONTROLS = frozenset(b"\t\n\r\x0b\x0c\x08\x1b\x07")
@@ -147,3 +148,8 @@ class TextLines:
             self.ends_torn = not is_whole
             line = line.rstrip("\n")
             yield line.replace("\0", "") if "\0" in line else line
+
+
+def uncompressed_name(path: Path) -> str:
+    """The name of a log without the suffix of its compression: "metrics.csv" of metrics.csv.gz."""
+    return path.stem if path.suffix.lower() in COMPRESSED_SUFFIXES else path.name
