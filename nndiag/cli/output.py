@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -13,6 +16,7 @@ from nndiag.cli import planned
 from nndiag.errors import BadUsage, NndiagError
 
 if TYPE_CHECKING:
+    from nndiag.analysis import Progress
     from nndiag.records import Diagnosis
     from nndiag.reports.lines import Line
 
@@ -41,26 +45,52 @@ def show_report(
     skipped: Sequence[NndiagError] = (),
     format: str | None = None,
     output: Path | None = None,
+    verbose: bool = False,
+    unfinished: int = 0,
 ) -> None:
-    """Print a report, or write it to a file.
+    """Print a report, or write it to a file; `unfinished` runs were interrupted.
 
     In JSON errors are a part of the report; else they go to standard error, which a pipe does not
-    swallow.
+    swallow. Of many runs a screen shows the pages of the worst, and last, where it is seen, how all
+    of them stand; a pipe gets a line for each.
     """
-    from nndiag.reports import json_report, page
-    from nndiag.reports.lines import FIXED
+    from nndiag.reports import json_report
 
     if format == "json":
-        _write(json_report.text(diagnoses, errors, skipped), output)
+        _write(json_report.text(diagnoses, errors, skipped, unfinished), output)
         return
+    from nndiag.reports import overview, page
+    from nndiag.reports.lines import FIXED
+
     stream = sys.stdout
-    lines = page.report(
-        diagnoses,
-        skipped=skipped,
-        unread=len(errors),
-        width=screen_width(stream, format) if output is None else FIXED,
-        ascii_only=output is None and not can_draw(stream),
-    )
+    on_screen = output is None and (format == "rich" or is_terminal(stream))
+    width = screen_width(stream, format) if output is None else FIXED
+    ascii_only = output is None and not can_draw(stream)
+    unread = len(errors)
+    if len(diagnoses) < overview.FROM:
+        lines = page.report(
+            diagnoses,
+            skipped=skipped,
+            unread=unread,
+            width=width,
+            ascii_only=ascii_only,
+            verbose=verbose,
+        )
+    else:
+        lines = page.pages(diagnoses if verbose else overview.worst(diagnoses), width, ascii_only)
+        if on_screen:
+            lines += overview.on_a_screen(
+                diagnoses,
+                skipped=skipped,
+                unread=unread,
+                width=width,
+                ascii_only=ascii_only,
+                verbose=verbose,
+            )
+        else:
+            lines = overview.in_a_pipe(
+                diagnoses, skipped=skipped, unread=unread, verbose=verbose
+            ) + (lines if verbose else [])
     if output is not None:
         from nndiag.reports import plain
 
@@ -69,6 +99,23 @@ def show_report(
         show_lines(lines, stream, format)
     sys.stdout.flush()
     show_lines(page.error_lines(errors), sys.stderr)
+    if unfinished:
+        runs = f"{unfinished} run{'s' if unfinished > 1 else ''}"
+        print(f"interrupted: {runs} not analysed", file=sys.stderr)
+
+
+def progress_line(format: str | None) -> AbstractContextManager[Progress | None]:
+    """A line on standard error that tells a waiting person how far we are; else nothing.
+
+    Not with JSON, which programs ask for, nor into a pipe: its reader (`less`) may draw as well.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        to_a_pipe = stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode)
+        if format != "json" and not to_a_pipe and is_drawable(sys.stderr):
+            from nndiag.reports.progress import ProgressLine
+
+            return ProgressLine(sys.stderr, ascii_only=not can_draw(sys.stderr))
+    return contextlib.nullcontext()
 
 
 def show_lines(lines: Sequence[Line], stream: TextIO, format: str | None = None) -> None:
@@ -83,11 +130,16 @@ def show_lines(lines: Sequence[Line], stream: TextIO, format: str | None = None)
         stream.write(plain.text(lines))
 
 
+def is_drawable(stream: TextIO) -> bool:
+    """Whether a line on `stream` can be drawn over."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
 def is_terminal(stream: TextIO) -> bool:
     """Whether a person looks at `stream` through something that can show more than text."""
     if os.environ.get("FORCE_COLOR"):
         return True
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
+    return is_drawable(stream)
 
 
 def screen_width(stream: TextIO, format: str | None = None) -> int:

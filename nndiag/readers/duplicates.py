@@ -6,6 +6,7 @@ They are compared by a sketch, so that a thousand runs need not be held in memor
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ SAME_STEPS = 0.5  # of the smaller sketch
 SAME_VALUES = 0.95  # of the common points
 ROUNDING = 1e-3  # relative; logs keep three digits at least
 LAST_DIGIT = 1e-4  # absolute; the Trainer keeps four decimals
+CELL, CELL_MARGIN = 0.003, 0.0015  # about relative; the margin exceeds the rounding
 # Of two logs of one training the one that tells more is judged: layers, exact values, more series.
 RICHEST_FIRST = ("nndiag", "wandb", "tensorboard", "mlflow", "mlflow-db", "trackio", "dvclive")
 
@@ -64,14 +66,52 @@ def repeated(sketches: Sequence[Sketch]) -> dict[int, int]:
         if home is not None and newest[home] != i:
             others[i] = newest[home]
     by_wealth = sorted((i for i in range(len(sketches)) if i not in others), key=_wealth(sketches))
-    kept: list[int] = []
+    kept = _Index()
     for i in by_wealth:
-        same = next((j for j in kept if _is_same(sketches[i], sketches[j])), None)
+        candidates = kept.like(sketches[i])
+        same = next((j for j in candidates if _is_same(sketches[i], sketches[j])), None)
         if same is None:
-            kept.append(i)
+            kept.add(i, sketches[i])
         else:
             others[i] = same
     return {i: others.get(j, j) for i, j in others.items()}
+
+
+class _Index:
+    """Sketches by their points: which ones can be the same, without comparing all with all."""
+
+    def __init__(self) -> None:
+        self._of_point: dict[tuple[int, float], list[int]] = {}
+        self._rank: dict[int, int] = {}
+
+    def add(self, i: int, sketch: Sketch) -> None:
+        self._rank[i] = len(self._rank)
+        for point in zip(sketch.steps.tolist(), _cells(sketch.values, 0.0), strict=True):
+            self._of_point.setdefault(point, []).append(i)
+
+    def like(self, sketch: Sketch) -> list[int]:
+        """Those that share enough points, in the order in which they were added."""
+        shared: Counter[int] = Counter()
+        both = zip(
+            sketch.steps.tolist(),
+            _cells(sketch.values, -CELL_MARGIN),
+            _cells(sketch.values, CELL_MARGIN),
+            strict=True,
+        )
+        for step, below, above in both:
+            for cell in {below, above}:
+                shared.update(self._of_point.get((step, cell), ()))
+        fewest = FEWEST_COMMON * SAME_VALUES
+        return sorted((i for i, n in shared.items() if n >= fewest), key=self._rank.__getitem__)
+
+
+def _cells(values: np.ndarray, shift: float) -> list[float]:
+    """Values on a grid on which equal ones, but for rounding, are less than the margin apart."""
+    scale = LAST_DIGIT / ROUNDING
+    with np.errstate(invalid="ignore"):  # infinity stays, NaN gets a cell of its own
+        place = np.sign(values) * np.log1p(np.abs(values) / scale) + shift
+    cells = np.floor(place / CELL)
+    return np.where(np.isnan(values), 0.5, cells).tolist()  # type: ignore[no-any-return]
 
 
 def _newest_checkpoints(sketches: Sequence[Sketch]) -> dict[Path, int]:

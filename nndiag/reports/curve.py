@@ -81,10 +81,35 @@ def draw(
     )
 
 
+_LEVELS = "▁▂▃▄▅▆▇█"
+
+
+def spark(series: Series, columns: int) -> str:
+    """A series in one row: the highest value of each share of the steps; "" without two values."""
+    finite = np.abs(series.values) < 1e300
+    if np.count_nonzero(finite) < 2:
+        return ""
+    values, steps = series.values[finite], series.steps[finite]
+    if values.min() > 0 and values.max() >= LOG_FROM * values.min():
+        values = np.log10(values)
+    place = steps.astype(np.float64)
+    if len(values) < columns:
+        high = np.interp(np.linspace(place[0], place[-1], columns), place, values)
+    else:
+        _, high = _envelope(_dot(steps, int(steps[0]), int(steps[-1]), columns), values, columns)
+        filled = np.flatnonzero(~np.isnan(high))
+        high = np.interp(np.arange(columns), filled, high[filled])  # a line between sparse points
+    bottom = float(high.min())
+    span = float(high.max()) - bottom
+    scale = (len(_LEVELS) - 1) / span if 1e-300 < span < np.inf else 0.0
+    return "".join(_LEVELS[round((float(one) - bottom) * scale)] for one in high)
+
+
 def _dot(steps: np.ndarray, first: int, last: int, dots: int) -> np.ndarray:
     """(T,) steps -> (T,) dot columns 0..dots-1."""
     span = max(1, last - first)
-    dot_T: np.ndarray = np.minimum((steps - first) * dots // (span + 1), dots - 1)
+    share_T = (steps - float(first)) * dots / (span + 1.0)  # int64 would overflow at 2**63
+    dot_T: np.ndarray = np.minimum(share_T, dots - 1).astype(np.int64)
     return dot_T
 
 

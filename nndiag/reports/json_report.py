@@ -23,15 +23,18 @@ def text(
     diagnoses: Sequence[Diagnosis],
     errors: Sequence[NndiagError] = (),
     skipped: Sequence[NndiagError] = (),
+    unfinished: int = 0,
 ) -> str:
     """The document, ending in a newline. The same diagnoses give the same text."""
-    document = {
+    document: dict[str, object] = {
         "schema": SCHEMA,
         "nndiag": __version__,
         "runs": [_run(diagnosis) for diagnosis in diagnoses],
         "errors": [_error(error) for error in errors],
         "skipped": [_error(error) for error in skipped],
     }
+    if unfinished:  # runs that were found and, because of a Ctrl-C, not analysed
+        document["unfinished"] = unfinished
     # ASCII only, and DEL escaped too: so no text from data can do anything to a terminal.
     return json.dumps(document, indent=2, allow_nan=False).replace("\x7f", "\\u007f") + "\n"
 
@@ -54,6 +57,7 @@ def _run(diagnosis: Diagnosis) -> dict[str, Any]:
             {"name": _text(a.name), "reason": _text(a.reason)} for a in diagnosis.abstained
         ],
         "notes": [_text(note) for note in diagnosis.notes],
+        "blind": [_text(metric) for metric in run.blind],
     }
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from nndiag.records import Severity, Verdict
+
 NARROWEST, WIDEST = 40, 120  # columns; longer lines are hard to read
 FIXED = 100  # columns where no screen gives a width: a log looks the same tomorrow
 LABEL = 11  # columns of "evidence", "remedies", "not judged"
@@ -26,6 +28,19 @@ class Role(Enum):
     WARNING = auto()
     CRITICAL = auto()
     UNDECIDED = auto()
+
+
+SEVERITY = {
+    Severity.INFO: Role.INFO,
+    Severity.WARNING: Role.WARNING,
+    Severity.CRITICAL: Role.CRITICAL,
+}
+VERDICT = {
+    Verdict.HEALTHY: Role.HEALTHY,
+    Verdict.WARNING: Role.WARNING,
+    Verdict.CRITICAL: Role.CRITICAL,
+    Verdict.UNDECIDED: Role.UNDECIDED,
+}
 
 
 @dataclass(frozen=True, slots=True)

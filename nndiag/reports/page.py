@@ -14,6 +14,7 @@
        symptoms   what follows from it
 
     not judged    detectors that could not, and why
+    blind to      what a log of this format never shows
     notes         what was read or left out
     next          nndiag explain loss-spike
 
@@ -28,11 +29,14 @@ from nndiag.errors import NndiagError
 from nndiag.records import Diagnosis, Finding, Remedy, Severity, Verdict
 from nndiag.reports import wording
 from nndiag.reports.curve import Curve, Mark, draw
+from nndiag.reports.left_out import left_out_lines
 from nndiag.reports.lines import (
     BLANK,
     FIXED,
     LABEL,
     NARROWEST,
+    SEVERITY,
+    VERDICT,
     WIDEST,
     Line,
     Role,
@@ -42,23 +46,10 @@ from nndiag.reports.lines import (
 )
 from nndiag.reports.wording import clean
 
-SKIPPED_SHOWN = 5  # files
+ERRORS_SHOWN = 20
 CURVE_FROM = 10  # points; fewer are no curve
 REMEDIES_SHOWN = 3  # the rest is named only: a list of seven is no advice
 _INDENT = 3
-
-
-_SEVERITY = {
-    Severity.INFO: Role.INFO,
-    Severity.WARNING: Role.WARNING,
-    Severity.CRITICAL: Role.CRITICAL,
-}
-_VERDICT = {
-    Verdict.HEALTHY: Role.HEALTHY,
-    Verdict.WARNING: Role.WARNING,
-    Verdict.CRITICAL: Role.CRITICAL,
-    Verdict.UNDECIDED: Role.UNDECIDED,
-}
 
 
 def report(
@@ -68,8 +59,9 @@ def report(
     unread: int = 0,
     width: int = FIXED,
     ascii_only: bool = False,
+    verbose: bool = False,
 ) -> list[Line]:
-    """All that is said of some runs.
+    """All that is said of a few runs, page by page; of many, `overview` says how they stand.
 
     `skipped` are files of a searched folder that were left out; `unread` paths could not be read.
     """
@@ -77,12 +69,9 @@ def report(
     lines: list[Line] = []
     several = len(diagnoses) > 1
     for diagnosis in diagnoses:
-        calm = several and diagnosis.verdict is Verdict.HEALTHY
-        lines += _header(diagnosis, width)
-        if not calm:
-            lines += _body(diagnosis, width, ascii_only)
-        lines.append(BLANK)
-    if left_out := list(_skipped(skipped, width)):
+        is_calm = several and not verbose and diagnosis.verdict is Verdict.HEALTHY
+        lines += [*page(diagnosis, width, ascii_only, is_calm=is_calm), BLANK]
+    if left_out := list(left_out_lines(skipped, width, verbose)):
         lines += [*left_out, BLANK]
     if several or (diagnoses and unread):
         lines += [(Span(wording.tally(diagnoses, unread)),), BLANK]
@@ -92,22 +81,41 @@ def report(
     return lines
 
 
+def page(
+    diagnosis: Diagnosis, width: int = FIXED, ascii_only: bool = False, *, is_calm: bool = False
+) -> Iterator[Line]:
+    """All that is said of one run; of one that `is_calm` only its first lines."""
+    yield from _header(diagnosis, width)
+    if not is_calm:
+        yield from _body(diagnosis, width, ascii_only)
+
+
+def pages(
+    diagnoses: Sequence[Diagnosis], width: int = FIXED, ascii_only: bool = False
+) -> list[Line]:
+    """Run after run, with a blank line after each."""
+    width = max(NARROWEST, min(width, WIDEST))
+    return [line for d in diagnoses for line in (*page(d, width, ascii_only), BLANK)]
+
+
 def error_lines(errors: Sequence[NndiagError], width: int = WIDEST) -> list[Line]:
     """`where: what`, and indented what to do; the same advice is not given twice."""
     lines: list[Line] = []
     given = {""}
-    for error in errors:
-        told = [Span(f"{clean(error.where)}:", Role.STRONG), Span(clean(error.what))]
+    for error in errors[:ERRORS_SHOWN]:
+        told = [Span(f"{clean(error.where)}:", Role.STRONG), Span(wording.told(error.what))]
         lines += wrapped(told, width, hanging=2)
         if error.do not in given:
             given.add(error.do)
             lines += wrapped([Span(clean(error.do))], width, indent=2, hanging=4)
+    if (rest := len(errors) - ERRORS_SHOWN) > 0:
+        lines.append((Span(f"and {wording.counted(rest, 'more error')}; --json lists all"),))
     return lines
 
 
 def _header(diagnosis: Diagnosis, width: int) -> list[Line]:
     run = diagnosis.run
-    verdict = Span(str(diagnosis.verdict).upper(), _VERDICT[diagnosis.verdict])
+    verdict = Span(str(diagnosis.verdict).upper(), VERDICT[diagnosis.verdict])
     first = [verdict, Span(f" {clean(run.path)}", Role.STRONG), Span(f" {wording.steps_read(run)}")]
     layers = f", {wording.counted(len(run.layers), 'layer')}" if run.layers else ""
     read = Span(f"{wording.loss_read(run)}{layers}, read as {clean(run.format)}", Role.DIM)
@@ -129,7 +137,8 @@ def _body(diagnosis: Diagnosis, width: int, ascii_only: bool) -> Iterator[Line]:
     notes = [note for note in diagnosis.notes if note != wording.undecided_note(diagnosis)]
     rest = [
         *_abstained(diagnosis, width),
-        *labelled("notes", [[Span(clean(note), Role.DIM)] for note in notes], width),
+        *_blind(diagnosis, width),
+        *labelled("notes", [[Span(wording.told(note), Role.DIM)] for note in notes], width),
     ]
     if rest:
         yield BLANK
@@ -140,7 +149,7 @@ def _abstained(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
     """One entry for each reason: twelve detectors that all need layers are one line."""
     by_reason: dict[str, list[str]] = {}
     for abstention in diagnosis.abstained:
-        by_reason.setdefault(clean(abstention.reason), []).append(abstention.name)
+        by_reason.setdefault(wording.told(abstention.reason), []).append(abstention.name)
     entries = [
         [Span(f"{wording.listed(names, most=3)}:", Role.DIM), Span(reason, Role.DIM)]
         for reason, names in by_reason.items()
@@ -148,12 +157,19 @@ def _abstained(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
     yield from labelled("not judged", entries, width)
 
 
+def _blind(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
+    """What a log of this kind never shows: there, silence is no health. A healthy run says so."""
+    if (blind := diagnosis.run.blind) and diagnosis.verdict is not Verdict.HEALTHY:
+        said = f"{wording.listed(blind, most=9)}: a log of this format would not show it"
+        yield from labelled("blind to", [[Span(said, Role.DIM)]], width)
+
+
 def _finding(finding: Finding, index: int, width: int) -> Iterator[Line]:
     where = ", ".join(filter(None, (wording.place(finding), wording.step_range(finding))))
     head = [
         Span(str(index).ljust(_INDENT - 1), Role.EVENT),
         Span(clean(finding.name), Role.STRONG),
-        Span(f" {finding.severity}", _SEVERITY[finding.severity]),
+        Span(f" {finding.severity}", SEVERITY[finding.severity]),
         *([Span(f" {where}")] if where else []),
         Span(f" confidence {finding.confidence:.0%}", Role.DIM),
     ]
@@ -231,13 +247,6 @@ def _coloured(row: str, curve: Curve) -> Iterator[Span]:
         if end == len(row) or curve.marked[end] != curve.marked[start]:
             yield Span(row[start:end], Role.EVENT if curve.marked[start] else Role.CURVE)
             start = end
-
-
-def _skipped(skipped: Sequence[NndiagError], width: int) -> Iterator[Line]:
-    told = [f"{clean(one.where)}: {clean(one.what)}" for one in skipped[:SKIPPED_SHOWN]]
-    if rest := len(skipped) - len(told):
-        told.append(f"and {wording.counted(rest, 'more file')}")
-    yield from labelled("left out", [[Span(text, Role.DIM)] for text in told], width)
 
 
 def _next(diagnoses: Sequence[Diagnosis]) -> Iterator[Line]:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from nndiag.reports.lines import Line, Role
 
-_STYLE = {
+STYLE = {
     Role.PLAIN: "",
     Role.DIM: "dim",
     Role.STRONG: "bold",
@@ -41,5 +41,5 @@ def show(lines: Iterable[Line], stream: TextIO) -> None:
     for line in lines:
         text = Text(end="\n")
         for span in line:
-            text.append(span.text, style=_STYLE[span.role] or None)
+            text.append(span.text, style=STYLE[span.role] or None)
         printer.print(text)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 from nndiag.records import Diagnosis, Evidence, Finding, Number, Remedy, Run, Series, Verdict
@@ -51,6 +53,67 @@ def number(value: Number | bool | str | None) -> str:
         return text.rstrip("0").rstrip(".") if "." in text else text
     mantissa, exponent = f"{value:.3e}".split("e")
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+_EXPONENT = re.compile(r"(?<![\w.])(-?\d+(?:\.\d+)?)e([+-]?)0*(\d+)(?!\w|\.\d)")
+_ONE = re.compile(r"(?<![\w.,:-])1 (layer|step|point|validation|value|file|run|row|epoch)s\b")
+
+
+def told(text: object) -> str:
+    """A text of a detector or a reader as reports print it: 8.2e16 for 8.2e+16, `1 step`."""
+    in_our_numbers = _EXPONENT.sub(_plain_exponent, clean(text))
+    return _ONE.sub(r"1 \1", in_our_numbers)
+
+
+def _plain_exponent(match: re.Match[str]) -> str:
+    return f"{match[1]}e{'-' if match[2] == '-' else ''}{match[3]}"
+
+
+def cells(text: str) -> int:
+    """Columns that a text takes on a terminal: two for a wide character, none for an accent."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )
+
+
+def padded(text: str, width: int) -> str:
+    """`text` filled up to `width` columns."""
+    return text + " " * max(0, width - cells(text))
+
+
+def shortened(text: str, width: int, gap: str = "\u2026") -> str:
+    """`text` in at most `width` columns, its middle left out: the ends tell names apart."""
+    if cells(text) <= width:
+        return text
+    tail = max(1, (width - len(gap)) * 2 // 3)
+    head = max(0, width - len(gap) - tail)
+    front, back = text[:head], text[-tail:]
+    while cells(front) > head:
+        front = front[:-1]
+    while cells(back) > tail:
+        back = back[1:]
+    return f"{front}{gap}{back}"
+
+
+def short_names(paths: Sequence[str]) -> tuple[str, list[str]]:
+    """(the folder that all lie in, their names from there without a file name that all share).
+
+    ("runs", ["a", "b"]) for runs/a/log.csv and runs/b/log.csv.
+    """
+    parts = [path.split("/") for path in paths]
+    if len(parts) < 2:
+        return "", list(paths)
+    shortest = min(len(one) for one in parts) - 1
+    common = 0
+    while common < shortest and len({one[common] for one in parts}) == 1:
+        common += 1
+    rest = [one[common:] for one in parts]
+    if len({one[-1] for one in rest}) == 1 and all(len(one) > 1 for one in rest):
+        rest = [one[:-1] for one in rest]
+    return "/".join(parts[0][:common]), ["/".join(one) for one in rest]
 
 
 def listed(names: Iterable[str], most: int = 4) -> str:
@@ -110,7 +173,7 @@ def advice(remedy: Remedy, before: Remedy | None = None) -> str:
 
 def sentence(text: str) -> str:
     """`text` with a capital at its start and a full stop at its end; code words stay small."""
-    text = clean(text).strip()
+    text = told(text).strip()
     word = text.split(" ", 1)[0]
     if word.isalpha() and word.islower() and word != "lr":
         text = text[0].upper() + text[1:]
@@ -127,7 +190,7 @@ def main_loss(run: Run) -> Series | None:
     found = [s for s in loss_series(run) if len(s)] or [
         s for s in run.series_of("val_loss") if len(s)
     ]
-    return max(found, key=len, default=None)
+    return max(found, key=lambda series: series.recorded, default=None)
 
 
 def recorded_steps(run: Run) -> tuple[int, int, int] | None:
@@ -135,12 +198,12 @@ def recorded_steps(run: Run) -> tuple[int, int, int] | None:
     series = [s for s in loss_series(run) if len(s)]
     if not series:
         filled = (s for s in run.series if len(s))
-        series = sorted(filled, key=len)[-1:]
+        series = sorted(filled, key=lambda s: s.recorded)[-1:]
     if not series:
         return None
     first = min(int(s.steps[0]) for s in series)
     last = max(int(s.steps[-1]) for s in series)
-    return first, last, max(len(s) for s in series)
+    return first, last, max(s.recorded for s in series)
 
 
 def steps_read(run: Run) -> str:
@@ -176,9 +239,11 @@ def verdict_line(diagnosis: Diagnosis) -> str:
     serious = [finding for finding in diagnosis.findings if finding.severity > 1]
     if diagnosis.verdict is Verdict.UNDECIDED:
         reason = undecided_note(diagnosis).partition(": ")[2]
-        return f"too little to judge this run{': ' if reason else ''}{clean(reason)}"
+        return f"too little to judge this run{': ' if reason else ''}{told(reason)}"
     if not serious:
-        return "nothing is wrong that this log can show"
+        blind = diagnosis.run.blind
+        unseen = f"; it cannot show: {listed(blind)}" if blind else ""
+        return f"nothing is wrong that this log can show{unseen}"
     return f"{counted(len(serious), 'finding')}: {listed(dict.fromkeys(f.name for f in serious))}"
 
 
@@ -189,8 +254,20 @@ def undecided_note(diagnosis: Diagnosis) -> str:
 
 def tally(diagnoses: Sequence[Diagnosis], errors: int) -> str:
     """`3 runs: 1 critical, 2 healthy; 1 path could not be read`."""
-    order = (Verdict.CRITICAL, Verdict.WARNING, Verdict.UNDECIDED, Verdict.HEALTHY)
-    counts = ((verdict, sum(d.verdict is verdict for d in diagnoses)) for verdict in order)
-    told = ", ".join(f"{count} {verdict}" for verdict, count in counts if count)
+    counts = verdict_counts(diagnoses)
+    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     unread = f"; {counted(errors, 'path')} could not be read" if errors else ""
-    return f"{counted(len(diagnoses), 'run')}{': ' if told else ''}{told}{unread}"
+    return f"{counted(len(diagnoses), 'run')}{': ' if verdicts else ''}{verdicts}{unread}"
+
+
+def verdict_counts(diagnoses: Sequence[Diagnosis]) -> dict[Verdict, int]:
+    """How many runs have each verdict, worst first; verdicts that none has are left out."""
+    order = (Verdict.CRITICAL, Verdict.WARNING, Verdict.UNDECIDED, Verdict.HEALTHY)
+    counts = {verdict: sum(d.verdict is verdict for d in diagnoses) for verdict in order}
+    return {verdict: count for verdict, count in counts.items() if count}
+
+
+def command(path: str) -> str:
+    """The command that shows one run, to be pasted into a shell."""
+    looks_like_an_option = path.startswith("-") and path != "-"
+    return f"nndiag analyze {shlex.quote(f'./{path}' if looks_like_an_option else path)}"

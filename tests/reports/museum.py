@@ -115,6 +115,8 @@ ABSTAINED = (
 
 HOSTILE = "\x1b[31mred\x1b[0m \u202eevil\u2066 \x9b2J [bold]x[/bold] \x07\r\nCRITICAL \ud800 \x7f"
 
+BLIND = ("loss non-finite",)
+
 MUSEUM: dict[str, tuple[Diagnosis, ...]] = {
     "a_healthy_run": (Diagnosis(run(), Verdict.HEALTHY, notes=("overhead 1.3 %",)),),
     "a_spike_with_its_symptom": (
@@ -160,6 +162,10 @@ MUSEUM: dict[str, tuple[Diagnosis, ...]] = {
                 ),
             ),
         ),
+    ),
+    "logs_that_hide_a_nan": (
+        Diagnosis(run(path="a", format="hf-trainer-state", blind=BLIND), Verdict.HEALTHY),
+        Diagnosis(run(path="b", format="hf-trainer-state", blind=BLIND), Verdict.WARNING, (DEAD,)),
     ),
     "hostile_text": (
         Diagnosis(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from nndiag.records import Series
-from nndiag.reports.curve import Curve, Mark, draw
+from nndiag.reports.curve import Curve, Mark, draw, spark
 
 BRAILLE = {chr(code) for code in range(0x2800, 0x2900)} | {" "}
 
@@ -101,3 +101,28 @@ def test_labels_have_the_digits_that_tell_them_apart() -> None:
         *("6.9016", "6.9014", "6.9012"),
     ]
     assert len(set(drawn([5.0, 5.0, 5.0], rows=3).labels)) == 1
+
+
+def test_a_row_of_blocks_rises_and_falls_with_the_series() -> None:
+    assert spark(series(np.linspace(1, 8, 80)), 8) == "▁▂▃▄▅▆▇█"
+    assert spark(series(np.linspace(8, 1, 80)), 8) == "█▇▆▅▄▃▂▁"
+    assert spark(series([1.0] * 50), 4) == "▁▁▁▁"
+
+
+def test_one_high_step_is_seen_in_a_row_of_blocks_too() -> None:
+    values = np.ones(1_000_000)
+    values[700_000] = 9.0
+
+    assert spark(series(values), 10) == "▁▁▁▁▁▁▁█▁▁"
+
+
+def test_few_points_of_a_row_of_blocks_are_joined() -> None:
+    assert spark(series([1.0, 8.0]), 8) == "▁▂▃▄▅▆▇█"
+
+
+@given(arrays(np.float64, st.integers(0, 50), elements=st.floats(width=64)))
+def test_a_row_of_blocks_is_as_wide_as_asked_or_empty(values: np.ndarray) -> None:
+    row = spark(series(values), 12)
+
+    assert len(row) == (12 if np.count_nonzero(np.abs(values) < 1e300) > 1 else 0)
+    assert set(row) <= set("▁▂▃▄▅▆▇█")

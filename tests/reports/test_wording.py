@@ -89,3 +89,40 @@ def test_a_place_says_that_a_number_is_a_layer() -> None:
     assert wording.place(finding(layers=("11",))) == "layer 11"
     assert wording.place(finding(layers=("11", "13"), owner="Adam")) == "layers 11, 13 of Adam"
     assert wording.place(finding(series="loss")) == "loss"
+
+
+TOLD = {
+    "loss rose to 8.2e+16": "loss rose to 8.2e16",
+    "lr 1e-05, then 1E5 and -3.1e+007.": "lr 1e-5, then 1E5 and -3.1e7.",
+    "1 validations; 5 needed": "1 validation; 5 needed",
+    "21 steps, 0.1 steps and 1 steps": "21 steps, 0.1 steps and 1 step",
+    "layer conv1e+05.weight": "layer conv1e+05.weight",
+    "\x1b[2Jred": r"\x1b[2Jred",
+}
+
+
+@pytest.mark.parametrize(("text", "shown"), TOLD.items())
+def test_texts_of_detectors_and_readers_have_our_numbers_and_a_right_singular(
+    text: str, shown: str
+) -> None:
+    assert wording.told(text) == shown
+
+
+def test_long_names_lose_their_middle_and_fit() -> None:
+    assert wording.shortened("short", 10) == "short"
+    assert wording.shortened("runs/sweep/seed-0001/metrics.csv", 16) == "runs/\u2026etrics.csv"
+    for width in range(3, 12):
+        for text in ("損失損失損失損失", "a損b失c損d失e", "abcdefghijklmnop"):
+            assert wording.cells(wording.shortened(text, width)) <= width
+
+
+def test_wide_characters_and_accents_are_counted_as_a_terminal_does() -> None:
+    assert [wording.cells(text) for text in ("loss", "損失", "e\u0301")] == [4, 4, 1]
+    assert wording.padded("損失", 6) == "損失  "
+
+
+def test_a_command_names_a_path_so_that_a_shell_and_we_take_it_for_one() -> None:
+    assert wording.command("runs/a.csv") == "nndiag analyze runs/a.csv"
+    assert wording.command("it's") == """nndiag analyze 'it'"'"'s'"""
+    assert wording.command("-x") == "nndiag analyze ./-x"
+    assert wording.command("-") == "nndiag analyze -"
