@@ -35,10 +35,11 @@ def diagnose(run: Run, detectors: Iterable[Detector]) -> Diagnosis:
         findings += seen
         abstained += reasons
     causes = tie(findings, {detector.name: detector.explains for detector in asked})
-    treated = [
-        cause.with_(remedies=remedies.prescribe(cause, run, _others(cause, causes)))
-        for cause in causes
-    ]
+    with np.errstate(all="ignore"):
+        treated = [
+            cause.with_(remedies=remedies.prescribe(cause, run, _others(cause, causes)))
+            for cause in causes
+        ]
     treated.sort(key=_worst_first)
     verdict, reason = _verdict(run, treated, abstained, {detector.name for detector in asked})
     notes = run.notes + ((reason,) if reason else ())
@@ -47,7 +48,8 @@ def diagnose(run: Run, detectors: Iterable[Detector]) -> Diagnosis:
 
 def _examine(detector: Detector, run: Run) -> tuple[list[Finding], list[Abstention]]:
     try:
-        said = list(detector.examine(run))
+        with np.errstate(all="ignore"):  # squares and sums of 1e300 are infinite, and may be
+            said = list(detector.examine(run))
     except Exception as error:
         reason = f"could not judge: {type(error).__name__} {error}".rstrip()
         return [], [Abstention(detector.name, reason)]

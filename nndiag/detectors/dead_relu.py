@@ -122,7 +122,8 @@ class DeadRelu(Detector):
             limit = self.limit_pushed
         if settled <= limit:
             return None
-        below = np.flatnonzero(values <= limit)
+        judged = np.flatnonzero(counted[usable] >= self.samples)[-1]  # the newest one
+        below = np.flatnonzero(values[:judged] <= limit)
         since = int(series.steps[usable][below[-1] + 1 if below.size else 0])
         return _Dying(
             where=series.where,

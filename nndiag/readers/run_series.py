@@ -140,9 +140,9 @@ def _series(metric: str, where: str, owner: str, name: str, parts: list[Points])
     """The parts as one series: by step, the last one where a step repeats."""
     steps = np.concatenate([steps for steps, _ in parts])
     values = np.concatenate([values for _, values in parts])
-    if steps.size > 1 and not (np.diff(steps) > 0).all():
+    if not (steps[1:] > steps[:-1]).all():  # not np.diff: it wraps at 2**63
         order = np.argsort(steps, kind="stable")
         steps, values = steps[order], values[order]
-        is_last = np.append(np.diff(steps) > 0, True)
+        is_last = np.append(steps[1:] > steps[:-1], True)
         steps, values = steps[is_last], values[is_last]
     return Series(metric, steps, values, where, owner, "" if name == metric else name)
