@@ -63,8 +63,8 @@ def _examine(detector: Detector, run: Run) -> tuple[list[Finding], list[Abstenti
 def tie(findings: list[Finding], explains: dict[str, tuple[str, ...]]) -> list[Finding]:
     """Attach each symptom to its cause. One level: the symptoms of a symptom go to the cause.
 
-    A finding may be the cause of another if its detector says so, it is not a mere remark, and it
-    began before the other ended. Where two explain each other, the one that clearly began first is
+    A finding may be the cause of another if its detector says so, it is not a mere remark, it began
+    before the other ended, and the other was not there before it and long after it. Where two explain each other, the one that clearly began first is
     the cause; else the more certain one; else the first by name. So no circle can arise.
     """
     ranked = sorted(findings, key=_rank)
@@ -100,7 +100,17 @@ def _may_explain(cause: Finding, symptom: Finding, explains: dict[str, tuple[str
         return False
     if cause.owner and symptom.owner and cause.owner != symptom.owner:
         return False
-    return symptom.step_end is None or _start(cause) <= symptom.step_end
+    if symptom.step_end is None:
+        return True
+    return _start(cause) <= symptom.step_end and not _outlasts(symptom, cause)
+
+
+def _outlasts(symptom: Finding, cause: Finding) -> bool:
+    """It was there before the cause, and for longer after it than until its end."""
+    if symptom.step_start is None or symptom.step_end is None or cause.step_end is None:
+        return False
+    middle = (symptom.step_start + symptom.step_end) / 2
+    return symptom.step_start < _start(cause) and cause.step_end < middle
 
 
 def _start(finding: Finding) -> float:

@@ -325,6 +325,18 @@ def gan(seed: int = 0, steps: int = 600) -> Run:
     return Run("synthetic", "nndiag", tuple(series), optimizers=optimizers)
 
 
+def critics(seed: int = 0, steps: int = 320) -> Run:
+    """Two losses of any sign against each other: damped swings around 0."""
+    g = np.random.default_rng(seed)
+    t = np.arange(steps)
+    series: list[Series] = []
+    for owner, shift in (("D", 0.0), ("G", 1.5)):
+        swing = np.exp(-t / 40.0) * np.sin(t / 6.0 + shift)
+        values = swing + 0.02 * g.standard_normal(steps) + 0.1 * shift
+        series.append(Series("loss", t, values, owner=owner))
+    return Run("synthetic", "csv", tuple(series))
+
+
 def resumed(seed: int = 0) -> Run:
     """A log with a gap of 5000 steps, after which the loss is a little higher for a while."""
     g = np.random.default_rng(seed)

@@ -109,6 +109,10 @@ APART = {
         finding("a", step_start=500),
         finding("b", step_start=100, step_end=110),
     ),
+    "what was there before it and long after it": (
+        finding("a", step_start=1000, step_end=2000),
+        finding("b", step_start=0, step_end=9000),
+    ),
     "what belongs to another optimizer": (finding("a", owner="Adam"), finding("b", owner="Adam-1")),
     "what is worse than a mere remark": (finding("a", Severity.INFO), finding("b")),
 }

@@ -11,6 +11,7 @@ from nndiag.curves import robust
 from nndiag.curves.excursions import excursions, is_sudden
 from nndiag.curves.shape import Curve
 
+OVER_START = 1.05  # times the start: a run that ends higher has lost its way. Our choice
 FAIR = 0.3  # noise in u up to which one batch tells the level of the untrained model
 
 
@@ -40,13 +41,21 @@ def divergence_of(curve: Curve, gradient: Curve | None, *, factor: float = 3.0) 
     return None if jumps else climb
 
 
-def climb_of(curve: Curve, *, factor: float = 3.0, over_start: float = 1.05) -> Climb | None:
-    """A rise that is there at the end: `factor` times the best, `over_start` times the start.
+def climb_of(curve: Curve, *, factor: float = 3.0) -> Climb | None:
+    """A rise that is there at the end: `factor` times the best, or 1.05 times the start.
 
     The way back must be worth mentioning (a quarter of what had been gained), and beyond what the
     noise of the first half makes of the same number of points. A run that ends in NaN counts with
     its last finite point.
     """
+    key = ("climb", factor)  # several detectors ask for the same
+    if key not in curve.memo:
+        curve.memo[key] = _climb_of(curve, factor, OVER_START)
+    found: Climb | None = curve.memo[key]
+    return found
+
+
+def _climb_of(curve: Curve, factor: float, over_start: float) -> Climb | None:
     if len(curve) < 3:
         return None
     dies = not bool(curve.finite[int(np.flatnonzero(curve.finite)[-1]) :].all())
@@ -105,7 +114,7 @@ def _start_of(curve: Curve) -> float:
 def _early_noise(curve: Curve) -> float:
     """Width of the noise in the first half, before most runs that end badly go wrong."""
     half = max(2, len(curve) // 2)
-    rest = (curve.u - curve.smooth)[:half]
+    rest = curve.u[:half] - curve.smooth[:half]
     return max(robust.upper_spread(rest), 0.005)
 
 
@@ -135,14 +144,14 @@ def blow_up_of(curve: Curve, *, factor: float = 1.5, within: float = 0.125) -> B
     Source: experiment E3 (61 % of the runs with a too high rate, 0 of 242 others).
     """
     count = len(curve)
-    if count < 20 or not curve.positive:
+    if count < 20 or not curve.positive or curve.values[0] == 0:  # nothing is a multiple of 0
         return None
     early = max(10, int(within * count))
     held = robust.running_median(curve.u[: early + 5], 5)[2:early]
     row = 2 + int(np.argmax(held))
     highest = float(np.median(curve.values[row - 2 : row + 3]))
     start = float(curve.values[0])
-    rest = (curve.u - curve.smooth)[early:]
+    rest = curve.u[early:] - curve.smooth[early:]
     noise = max(robust.upper_spread(rest), 0.005)
     if noise > FAIR or highest < factor * start or held.max() - curve.u[0] < 4.0 * noise:
         return None

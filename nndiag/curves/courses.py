@@ -11,6 +11,8 @@ from nndiag.curves.shape import Curve, curve_of
 from nndiag.records import Run, Series
 
 SAME_SHARE = 0.95  # of the points: two optimizers that log the same loss train one model
+FEWEST_VALIDATIONS = 10  # fewer make no curve of their own
+RIVALS_OF_ANY_SIGN = "losses of any sign are trained against each other; they rise and fall freely"
 COVERED = 0.5  # of the validation's range: a loss that ends earlier does not tell how the run ended
 
 
@@ -34,7 +36,8 @@ def courses(run: Run) -> tuple[Course, ...]:
     rival = len({s.owner for s in losses}) > 1
     last = max((int(s.steps[-1]) for s in losses), default=-1)
     for val in run.series_of("val_loss"):
-        if len(val) and last < COVERED * int(val.steps[-1]):
+        fewest = FEWEST_VALIDATIONS if losses else 1
+        if len(val) >= fewest and last < COVERED * int(val.steps[-1]):
             return (_course(run, val, False, True),)
     return tuple(_course(run, series, rival, False) for series in losses)
 

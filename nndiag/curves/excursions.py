@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 
@@ -38,13 +37,21 @@ class Limits:
 
 
 STANDARD = Limits()
+STEEP_POINTS = 50  # a rise over more is no sudden one, however long the run
 
 
-@lru_cache(maxsize=16)  # several detectors ask for the same curve, by identity
 def excursions(
     curve: Curve, gradient: Curve | None = None, limits: Limits = STANDARD
 ) -> tuple[Excursion, ...]:
     """All excursions of `curve`, in order. `gradient`: the gradient norm of the same run."""
+    key = ("excursions", gradient, limits)  # several detectors ask for the same
+    if key not in curve.memo:
+        curve.memo[key] = _excursions(curve, gradient, limits)
+    found: tuple[Excursion, ...] = curve.memo[key]
+    return found
+
+
+def _excursions(curve: Curve, gradient: Curve | None, limits: Limits) -> tuple[Excursion, ...]:
     if len(curve) < 10:
         return ()
     height = curve.u - curve.baseline
@@ -144,9 +151,17 @@ def _measured(curve: Curve, height: Array, first: int, last: int, limits: Limits
         recovered=back is not None,
         score=float(height[peak] / curve.noise[peak]),
         rise=float(height[peak]),
-        onset=half - calm_row,
+        onset=min(half - calm_row, _steepest(curve.u[calm_row : peak + 1], 0.5 * height[peak])),
         baseline=robust.middle(curve.values[max(0, calm_row - 20) : calm_row + 1]),
     )
+
+
+def _steepest(u: Array, rise: float) -> int:
+    """The fewest points within which `u` rises by `rise`."""
+    for width in range(1, min(u.size, STEEP_POINTS)):
+        if (u[width:] - u[:-width]).max() >= rise:
+            return width
+    return u.size
 
 
 def _merged(found: list[Excursion], merge: int) -> Iterator[Excursion]:

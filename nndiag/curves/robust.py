@@ -16,6 +16,7 @@ Array = np.ndarray
 MAD_TO_SIGMA = 1.4826  # of a normal distribution
 Z_95 = 1.645  # its 95 % quantile, in standard deviations
 Z_99 = 2.326  # its 99 % quantile
+CHUNK = 1 << 15  # points that are worked on at once, so that they stay in the cache
 
 
 def middle(values_T: Array) -> float:
@@ -84,6 +85,14 @@ def block_means(values_T: Array, blocks: int) -> Array:
     return np.add.reduceat(values_T, edges[:-1]) / np.diff(edges)
 
 
+def spread_out(values_B: Array, edges: Array) -> Array:
+    """(T,) the value of each block, given to all its points."""
+    points = np.empty(int(edges[-1]))
+    for value, (a, b) in zip(values_B.tolist(), pairwise(edges.tolist()), strict=True):
+        points[a:b] = value
+    return points
+
+
 def running_median(values_T: Array, width: int) -> Array:
     """(T,) median of `width` (made odd) points around each; at the ends, of those there are."""
     half = max(0, min(width, values_T.size) // 2)
@@ -119,10 +128,14 @@ def median_of_three(values_T: Array) -> Array:
     """(T,) median of each point and its two neighbours: one lonely point cannot move it."""
     if values_T.size < 3:
         return values_T.copy()
-    left, here, right = values_T[:-2], values_T[1:-1], values_T[2:]
-    inner = np.maximum(np.minimum(left, here), np.minimum(np.maximum(left, here), right))
-    ends = np.minimum(values_T[[0, -1]], values_T[[1, -2]])
-    return np.concatenate([ends[:1], inner, ends[1:]])
+    medians = np.empty(values_T.size)
+    for a in range(1, values_T.size - 1, CHUNK):
+        b = min(a + CHUNK, values_T.size - 1)
+        left, here, right = (values_T[a + i : b + i] for i in (-1, 0, 1))
+        inner = np.minimum(np.maximum(left, here), right)
+        np.maximum(np.minimum(left, here), inner, out=medians[a:b])
+    medians[[0, -1]] = np.minimum(values_T[[0, -1]], values_T[[1, -2]])
+    return medians
 
 
 def mann_kendall(values_B: Array) -> float:

@@ -18,7 +18,8 @@ JUMP = 1.5  # ratio of neighbouring learning rates that is no smooth schedule; e
 BUMP_SHARE = 0.02  # of the run: a raised rate that falls back sooner is a bump, not a restart
 FLOOR = 0.01  # share of the peak rate under which a schedule is finished; our experiments
 SEAM_GAPS = 10.0  # usual distances between records that make a gap a seam
-FRAGMENT = 0.5  # first step over last step: a log that starts later than that saw no beginning
+FRAGMENT = 0.1  # first step over last step: a log that starts later saw no beginning. Our choice
+FRAGMENT_GAPS = 10.0  # usual distances between records from 0 to its first step. Our choice
 
 
 class SameSeries:
@@ -91,10 +92,13 @@ def without_bumps(rates_T: np.ndarray, width: int = 5) -> np.ndarray:
     if rates_T.size < 4 * width:
         return rates_T
     padded = np.concatenate([rates_T, np.repeat(rates_T[-1], width - 1)])
-    lowest = np.min([padded[i : i + rates_T.size] for i in range(width)], axis=0)
+    lowest = rates_T.copy()
+    for i in range(1, width):
+        np.minimum(lowest, padded[i : i + rates_T.size], out=lowest)
     padded = np.concatenate([np.repeat(lowest[0], width - 1), lowest])
-    opened: np.ndarray = np.max([padded[i : i + rates_T.size] for i in range(width)], axis=0)
-    return opened
+    for i in range(width - 1):
+        np.maximum(lowest, padded[i : i + rates_T.size], out=lowest)
+    return lowest
 
 
 def _restarts(rates_T: np.ndarray, start: int) -> list[int]:
@@ -129,7 +133,9 @@ def seams(steps_T: np.ndarray) -> np.ndarray:
 
 def is_fragment(steps_T: np.ndarray) -> bool:
     """The log begins so late that its first value says nothing about the start of the run."""
-    return bool(steps_T.size > 1 and steps_T[0] > FRAGMENT * steps_T[-1] and steps_T[0] > 100)
+    if steps_T.size < 2 or steps_T[0] <= FRAGMENT * steps_T[-1] or steps_T[0] <= 100:
+        return False
+    return bool(steps_T[0] > FRAGMENT_GAPS * (steps_T[-1] - steps_T[0]) / (steps_T.size - 1))
 
 
 def epoch_edges(epoch: Series | None) -> np.ndarray:

@@ -13,9 +13,11 @@ rule fires. Shapes: T finite points, B = 20 blocks. Source: experiments E3, E9.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +33,8 @@ EPS_SHARE = 0.01  # of the first losses
 LARGEST = 1e150  # of a loss: sums and squares of it must not overflow
 NOISE_WINDOW = 100  # points over which the noise is taken as constant
 NOISE_WINDOWS = 300  # at most; longer windows in longer runs
+KEPT = 16  # curves that are remembered ...
+KEPT_POINTS = 30_000_000  # ... and points in them: each takes up to 40 bytes
 COARSE = 2000  # blocks to which long series are reduced for baselines
 
 
@@ -39,10 +43,14 @@ class Curve:
 
     def __init__(self, series: Series) -> None:
         good = np.isfinite(series.values)
+        is_whole = bool(good.all())
         self.series = series
         self.finite = good
-        self.steps: Array = series.steps[good]
-        self.values: Array = np.clip(series.values[good], -LARGEST, LARGEST)
+        self.steps: Array = series.steps if is_whole else series.steps[good]
+        values = series.values if is_whole else series.values[good]
+        is_large = values.size and max(values.max(), -values.min()) > LARGEST
+        self.values: Array = np.clip(values, -LARGEST, LARGEST) if is_large else values
+        self.memo: dict[object, Any] = {}  # what others found out about it
 
     def __len__(self) -> int:
         return int(self.values.size)
@@ -119,8 +127,7 @@ class Curve:
         """(T,) a value of each coarse block, given to all its points."""
         if self._stride == 1:
             return coarse
-        edges = robust.block_edges(len(self), COARSE)
-        return np.repeat(coarse, np.diff(edges))
+        return robust.spread_out(coarse, robust.block_edges(len(self), COARSE))
 
     @cached_property
     def smooth(self) -> Array:
@@ -149,25 +156,23 @@ class Curve:
         Measured in windows and taken as the median of five of them, so that a spike does not
         widen the noise it is measured by.
         """
-        rest = self.u - self.smooth
-        first = self._noise_of(rest, np.zeros(len(self), dtype=bool))
-        height = self.u - self.baseline
-        out = (robust.median_of_three(height) > 3.0 * first) & (height > 0.3)
-        # An event must not widen the noise it is measured by; much that stands out is the noise.
-        return self._noise_of(rest, out) if 0 < np.mean(out) < 0.1 else first
-
-    def _noise_of(self, rest: Array, left_out: Array) -> Array:
         windows = min(NOISE_WINDOWS, max(1, len(self) // NOISE_WINDOW))
         edges = robust.block_edges(len(self), windows)
+        rest = self.u - self.smooth
         local = np.array(
-            [
-                robust.upper_spread(rest[a:b][~left_out[a:b]], far=windows >= 5)
-                for a, b in pairwise(edges)
-            ]
+            [robust.upper_spread(rest[a:b], far=windows >= 5) for a, b in pairwise(edges)]
         )
-        steady = robust.running_median(local, 5)
-        widths: Array = np.maximum(SMALLEST_NOISE, np.repeat(steady, np.diff(edges)))
-        return widths
+        first = _steady(local, edges)
+        height = self.u - self.baseline
+        out = robust.median_of_three(height) > 3.0 * first
+        out &= height > 0.3
+        if not 0 < np.mean(out) < 0.1:
+            return first
+        # An event must not widen the noise it is measured by; much that stands out is the noise.
+        for i, (a, b) in enumerate(pairwise(edges)):
+            if out[a:b].any():
+                local[i] = robust.upper_spread(rest[a:b][~out[a:b]], far=windows >= 5)
+        return _steady(local, edges)
 
     @cached_property
     def typical_noise(self) -> float:
@@ -185,7 +190,16 @@ class Curve:
 
     def part(self, first: int, last: int | None = None) -> Trend:
         """The trend over the points first..last."""
-        return trend(self.u[first:last])
+        key = ("trend", first, last)
+        if key not in self.memo:
+            self.memo[key] = trend(self.u[first:last])
+        found: Trend = self.memo[key]
+        return found
+
+
+def _steady(local_W: Array, edges: Array) -> Array:
+    """(T,) widths of the noise, from those in windows."""
+    return robust.spread_out(np.maximum(SMALLEST_NOISE, robust.running_median(local_W, 5)), edges)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,16 +233,23 @@ class Excursion:
     recovered: bool
     score: float  # height at the peak, in widths of the noise
     rise: float  # height at the peak, in u
-    onset: int  # points from the calm level to half the height
+    onset: int  # points within which it gains half of its height
     baseline: float  # level before, in units of the loss
     together: float = float("nan")  # largest z of the gradient norm around the onset
 
 
-@lru_cache(maxsize=16)
-def _curve(key: SameSeries) -> Curve:
-    return Curve(key.series)
+_newest: OrderedDict[SameSeries, Curve] = OrderedDict()
 
 
 def curve_of(series: Series) -> Curve:
-    """The measured curve of a series; measured once."""
-    return _curve(SameSeries(series))
+    """The measured curve of a series; measured once, while it is among the newest."""
+    key = SameSeries(series)
+    curve = _newest.pop(key, None) or Curve(series)
+    _newest[key] = curve
+    while len(_newest) > KEPT or (len(_newest) > 2 and _points() > KEPT_POINTS):
+        _newest.popitem(last=False)
+    return curve
+
+
+def _points() -> int:
+    return sum(len(key.series) for key in _newest)

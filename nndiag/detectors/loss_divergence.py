@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from nndiag.curves.climbs import BlowUp, Climb, blow_up_of, divergence_of
-from nndiag.curves.courses import Course, courses
+from nndiag.curves.courses import RIVALS_OF_ANY_SIGN, Course, courses
 from nndiag.curves.robust import probability
 from nndiag.curves.segments import is_fragment
 from nndiag.detectors.base import Detector
@@ -71,6 +71,9 @@ class LossDivergence(Detector):
         for course in found:
             if len(course.curve) < self.fewest:
                 yield Abstention(self.name, f"{len(course.curve)} points; {self.fewest} needed")
+                continue
+            if course.rival and not course.curve.positive:
+                yield Abstention(self.name, RIVALS_OF_ANY_SIGN)
                 continue
             climb = divergence_of(course.curve, course.gradient, factor=self.factor)
             if climb is not None and self.is_certain(course, climb):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from nndiag.curves.climbs import blow_up_of, divergence_of
-from nndiag.curves.courses import Course, courses
+from nndiag.curves.courses import RIVALS_OF_ANY_SIGN, Course, courses
 from nndiag.curves.excursions import STANDARD, Limits, are_swings, excursions, is_sudden
 from nndiag.curves.robust import probability
 from nndiag.curves.segments import regularly_spaced, seams
@@ -56,7 +57,8 @@ class LossSpike(Detector):
     explains: ClassVar[tuple[str, ...]] = ("loss-oscillation", "exploding-gradient")
     fewest: int = 30  # points; fewer do not show what is usual. Our choice
     share_of_way: float = 0.05  # of the fall so far; smaller rises harm nothing. Our choice
-    onset_share: float = 0.01  # of the points, from calm to half the height; slower is a climb
+    tenfold: float = 10.0  # times its level; on a loss that fell by orders, too. Our choice
+    onset_share: float = 0.01  # of the points, for half of the height; slower is a climb
     crowded: float = 0.2  # of the points above half the height: that is an oscillation. Our choice
     long_share: float = 0.1  # of the run until it is back; longer is critical. Our choice
     above_start: float = 1.05  # times the first value; an early blow-up that ends higher diverged
@@ -71,6 +73,9 @@ class LossSpike(Detector):
         for course in found:
             if len(course.curve) < self.fewest:
                 yield Abstention(self.name, f"{len(course.curve)} points; {self.fewest} needed")
+                continue
+            if course.rival and not course.curve.positive:
+                yield Abstention(self.name, RIVALS_OF_ANY_SIGN)
                 continue
             spikes = self.spikes(course)
             if spikes:
@@ -122,7 +127,8 @@ class LossSpike(Detector):
         if not e.recovered and at_the_end and e.score < 2 * STANDARD.held_score:
             return False  # too few points to tell a spike from the tail of the noise
         rise = float(curve.values[e.peak]) - e.baseline
-        return rise > self.share_of_way * max(0.0, curve.way) or not e.recovered
+        far = rise > self.share_of_way * max(0.0, curve.way) or e.rise > math.log(self.tenfold)
+        return far or not e.recovered
 
     def is_explained(self, course: Course, e: Excursion) -> bool:
         """By the warm-up, a raised learning rate, or a gap in the log."""

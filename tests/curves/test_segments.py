@@ -81,7 +81,9 @@ def test_a_seam_is_a_gap_and_a_change_of_the_logging_interval_is_none():
 
 def test_a_log_that_begins_late_is_a_fragment():
     assert is_fragment(np.arange(140_000, 190_000, 50))
+    assert is_fragment(np.arange(15_000, 45_000, 50))  # resumed at a third
     assert not is_fragment(np.arange(1, 500))
+    assert not is_fragment(np.arange(1000, 9000, 1000))  # logged every 1000 steps
 
 
 def test_epochs_are_cut_where_the_whole_number_grows():

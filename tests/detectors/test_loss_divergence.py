@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nndiag.detectors.loss_divergence import LossDivergence
-from nndiag.records import Finding, Severity
+from nndiag.records import Abstention, Finding, Severity
 from tests import synthetic
 
 
@@ -85,3 +85,11 @@ def test_stays_silent_about(run):
 @pytest.mark.parametrize("name", synthetic.HEALTHY)
 def test_healthy_runs_do_not_diverge(name):
     assert [s for s in range(10) if found(synthetic.run(name, s))] == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_losses_of_any_sign_against_each_other_are_not_judged(seed):
+    said = list(LossDivergence().examine(synthetic.critics(seed)))
+
+    assert [type(one) for one in said] == [Abstention, Abstention]
+    assert "against each other" in said[0].reason

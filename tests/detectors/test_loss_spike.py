@@ -155,3 +155,39 @@ def test_of_two_models_the_one_with_the_extreme_spike_is_named():
     [finding] = spikes(type(run)(run.path, run.format, tuple(series)))
 
     assert finding.owner == "Adam-2"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_losses_of_any_sign_against_each_other_are_not_judged(seed):
+    said = list(LossSpike().examine(synthetic.critics(seed)))
+
+    assert [type(one) for one in said] == [Abstention, Abstention]
+
+
+def test_a_rise_in_two_leaps_is_sudden_and_a_slow_one_of_the_same_height_is_not():
+    leaps, slope = synthetic.curve("healthy"), synthetic.curve("healthy")
+    back = np.exp(-np.arange(300) / 60.0)
+    height = np.concatenate([np.full(20, 0.8), np.full(10, 3.0), 3.0 * back[:200]])
+    leaps[400:630] *= np.exp(height)
+    slope[200:400] *= np.exp(np.linspace(0, 3.0, 200))
+    slope[400:700] *= np.exp(3.0 * back)
+
+    [finding] = spikes(synthetic.run_of(loss=leaps))
+    assert 395 <= finding.step_start <= 421
+    assert spikes(synthetic.run_of(loss=slope)) == []
+
+
+def test_a_tenfold_rise_counts_also_on_a_loss_that_has_fallen_by_orders_of_magnitude():
+    loss = synthetic.curve("healthy")
+    loss[:3] = 1e8, 1e6, 1e4  # the first outputs were enormous
+    loss[600:606] *= 50.0
+    [finding] = spikes(synthetic.run_of(loss=loss))
+
+    assert finding.step_start <= 601 <= finding.step_end
+
+
+def test_a_loss_that_ends_early_is_judged_where_the_validations_are_too_few():
+    run = synthetic.run_of(loss=synthetic.curve("recovering spike")[400:700], format="csv")
+    few = synthetic.validated(run, [0.4, 0.35, 0.3, 0.29, 0.28], every=1000)
+
+    assert len(spikes(few)) == 1
