@@ -38,7 +38,12 @@ ALLOWED = {
     "watch": {"adapters", "journal", "records", "errors", "vocabulary"},
     "reports": {"records", "errors"},
     # The way of `analyze`, callable from Python: reads, judges, shows nothing.
-    "analysis": {"readers", "detectors", "diagnosis", "settings", "records", "errors"},
+    "analysis": {
+        *("readers", "detectors", "diagnosis", "settings", "records", "errors"),
+        *("outline", "workers"),
+    },
+    "outline": {"records"},
+    "workers": set(),  # knows processes and nothing of what they work on
     "demo": set(),  # a training script like any other: it knows nothing of us
     "cli": {"*"},
 }
@@ -51,8 +56,12 @@ LIBRARIES = {
     "remedies": {"numpy"},
     "diagnosis": {"numpy"},
     "journal": {"numpy"},
-    "readers": {"numpy"},
-    "reports": {"numpy", "terminal: rich"},
+    # `compression` is Python's own from 3.14 on
+    "readers": {
+        "numpy", "polars_table: polars", "zstd: compression", "zstd: zstandard", "zstd: pyarrow",
+    },
+    "reports": {"numpy", "terminal: rich", "progress: rich"},
+    "outline": {"numpy"},
     "settings": {"tomllib", "tomli"},
     "watch": {"live: rich", "wandb_mirror: wandb", "bootstrap: torch", "session: torch"},
     "adapters": {"pytorch: torch"},

@@ -14,20 +14,27 @@ from nndiag.vocabulary import MAX_LINE, canonical, describe, numbers_in, step_ax
 NAMES = {
     "loss": "loss train_loss loss/train Loss/train training/loss train/loss_epoch nll Train_Loss "
     "train_loss_step total_loss trainLoss CTCLoss running_loss avg_loss lm_loss cross_entropy trl "
-    "trainer/loss smooth_loss mse objective cost train",
+    "trainer/loss smooth_loss mse objective cost train loss_value neg_log_likelihood curr_loss "
+    "loss_per_token next_token_loss causal_lm_loss sft_loss tloss batch_loss train/ce_loss",
     "val_loss": "eval_loss val/ctc_loss valid validation/loss val_loss_epoch dev_loss test_loss "
-    "tel valLoss Loss/val eval/loss val_nll",
+    "tel valLoss Loss/val eval/loss val_nll vloss heldout_loss eval/lm_loss val_loss_value",
     "lr": "lr learning_rate lr-AdamW lr-Adam/pg1 train/lr x/lr0 LearningRate train_lr",
     "grad_norm": "grad_norm train/grad_norm gnorm grad-norm gradient_norm total_grad_norm norm "
-    "grad_norm_before_clip GradNorm",
-    "accuracy": "acc accuracy train_acc Acc@1 top1 categorical_accuracy train/accuracy",
-    "val_accuracy": "val_acc val_accuracy eval_accuracy test_acc validation/top1 valid_accuracy",
+    "grad_norm_before_clip GradNorm optim/total_grad_norm gradient_norm_preclip opt/grad_norm grad",
+    "accuracy": "acc accuracy train_acc Acc@1 top1 categorical_accuracy train/accuracy "
+    "masked_accuracy mean_token_accuracy Prec@1",
+    "val_accuracy": "val_acc val_accuracy eval_accuracy test_acc validation/top1 valid_accuracy "
+    "val_prec1",
     "epoch": "epoch Epoch train/epoch current_epoch",
-    "clip_threshold": "max_grad_norm clip_threshold grad_clip",
-    "loss_scale": "loss_scale grad_scale",
+    "clip_threshold": "max_grad_norm clip_threshold grad_clip gradient_clip_val clip_norm "
+    "gradient_clipping",
+    "loss_scale": "loss_scale grad_scale loss_scaler dynamic_loss_scale",
+    "step_time_s": "step_time batch_time seconds_per_step s/it iteration_time batch_cost",
     "other": "loss_cls val/box_loss loss_weight loss_scale_factor best_val_loss base_lr lr_decay "
     "acc_5 grad_norm/layer1.weight grad_norm_clipped train_time ppl step global_step loss_G "
-    "train/val_loss test rewards/mean min_loss eval_runtime lr_mult",
+    "train/val_loss test rewards/mean min_loss eval_runtime lr_mult reader_cost params_norm "
+    "value_loss lm_head CE_KERNEL_VOCAB_SIZE "
+    "tokens_per_second batch_size log_likelihood max_loss weight_decay kl_loss",
 }
 
 
@@ -53,6 +60,23 @@ def test_a_name_tells_the_split_the_period_and_the_part():
 @pytest.mark.parametrize(("name", "owner"), [("loss_G", "G"), ("disc_loss", "D"), ("loss", "")])
 def test_a_loss_of_a_network_tells_its_owner(name, owner):
     assert describe(name).owner == owner
+
+
+FAMILIES = {
+    "throughput": "tokens_per_second img/s samples/sec it/s tok/s wps ips train/tokens_per_sec tps",
+    "batch_size": "batch_size global_batch_size bsz train/batch_size",
+    "weight_decay": "weight_decay wd optimizer/weight_decay",
+    "step": "global_step num_updates iter_num current_iteration n_updates update_step niter",
+    "": "time_s s_total tokens weight decay_rate",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [(name, family) for family, names in FAMILIES.items() for name in names.split()],
+)
+def test_a_name_has_its_family(name, family):
+    assert describe(name).family == family
 
 
 def test_the_surest_column_of_steps_comes_first():
@@ -112,6 +136,41 @@ STYLES = {
         ("iter", 19), ("total_loss", 2.3),
     ],
     "loss is 0.5.": [("loss", 0.5)],
+    "[Epoch 1/200] [Batch 10/938] [D loss: 0.123] [G loss: 0.7]": [
+        ("Epoch", 1), ("Batch", 10), ("D loss", 0.123), ("G loss", 0.7),
+    ],
+    "step 10 box loss: 0.1, cls loss: 0.2, obj loss 0.3": [
+        ("step", 10), ("box loss", 0.1), ("cls loss", 0.2), ("obj loss", 0.3),
+    ],
+    "policy loss 0.1 value loss 0.2": [("policy loss", 0.1), ("value loss", 0.2)],
+    "mean q loss 0.5 policy loss 0.2": [("q loss", 0.5), ("policy loss", 0.2)],
+    "INFO my loss 0.5 | lr 0.1": [("loss", 0.5), ("lr", 0.1)],
+    "lm loss value: 5.1": [("lm loss value", 5.1)],
+    "grad norm: 2.1 | params norm: 3.1": [("grad norm", 2.1), ("params norm", 3.1)],
+    "#Iter 100 | loss 1.2e-3": [("Iter", 100), ("loss", 0.0012)],
+    "INFO:tensorflow:Saving dict for global step 9: global_step = 9, loss = 0.3": [
+        ("global step", 9), ("global_step", 9), ("eval loss", 0.3),
+    ],
+    "Train: 3 [  50/5004 (  1%)]  Loss: 6.94 (6.95)  LR: 1.000e-04": [
+        ("epoch", 3), ("it", 50), ("Loss", 6.94), ("LR", 1e-4),
+    ],
+    " 12: 5.25, 4.5 avg loss, 0.001000 rate, 3.1 seconds, 768 images": [
+        ("iteration", 12), ("loss", 5.25), ("avg loss", 4.5), ("learning rate", 0.001),
+    ],
+    "| Epoch: 001 | Train Loss: 1.736 | Val. Loss: 0.510 | Val. PPL:   1.665|": [
+        ("Epoch", 1), ("Train Loss", 1.736), ("Val. Loss", 0.51), ("PPL", 1.665),
+    ],
+    "Step    0 | Discriminator Loss: 0.6931 | Generator Loss: 0.6924": [
+        ("Step", 0), ("Discriminator Loss", 0.6931), ("Generator Loss", 0.6924),
+    ],
+    "I0613 17:29:58.1 solver.cpp:244]     Train net output #3: loss = 9.2 (* 1 = 9.2 loss)": [],
+    "Epoch 1/40:  48%|#   | 224/465 [00:04<00:04, 59.01img/s, loss (batch)=1.98]": [
+        ("Epoch", 1), ("it", 224), ("loss batch", 1.98),
+    ],
+    "step 3 Loss (val): 0.5, Loss (train): 0.4": [
+        ("step", 3), ("Loss val", 0.5), ("Loss train", 0.4),
+    ],
+    "| train/loss           | 0.123       |": [("train/loss", 0.123)],
 }  # fmt: skip
 
 

@@ -46,6 +46,7 @@ STREAM_BYTES = 8 << 30
 JSON_BYTES = 256 << 20
 EVENTS_BYTES = 64 << 20
 MOST_RANKS = 4096
+HOLLOW = 1 << 30  # bytes: from here on a file must take a thousandth of that on the disk at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +209,8 @@ def _content(path: Path, most: int) -> tuple[bytes, bool]:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise UnreadableLog(where=where, what="not a regular file")
+        if status.st_size > HOLLOW and getattr(status, "st_blocks", HOLLOW) * 512 < HOLLOW >> 10:
+            raise UnreadableLog(where=where, what="a long file with nothing written in it")
         return _read(fd, min(status.st_size, most)), status.st_size > most
     except OSError as error:
         raise UnreadableLog(where=where, what=_reason(error)) from None

@@ -5,10 +5,62 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nndiag.errors import BadUsage
-from nndiag.readers import csv_table, hf_trainer_state, json_lines, plain_text, run_directory
+from nndiag.readers import (
+    csv_table,
+    detectron2,
+    dvclive,
+    fairseq,
+    hf_trainer_state,
+    json_lines,
+    keras_csv,
+    keras_history,
+    lightning_csv,
+    llama_factory,
+    llm_c,
+    megatron,
+    mlflow_files,
+    mlflow_sqlite,
+    mmengine,
+    modded_nanogpt,
+    nanogpt,
+    plain_text,
+    run_directory,
+    tensorboard_events,
+    trackio,
+    ultralytics,
+    wandb_run,
+)
 from nndiag.readers.base import Reader
 
-READERS: tuple[Reader, ...] = (run_directory, hf_trainer_state, json_lines, csv_table, plain_text)
+READERS: tuple[Reader, ...] = (
+    run_directory,
+    # told by their first bytes or by the layout of their folder
+    wandb_run,
+    tensorboard_events,
+    mlflow_sqlite,
+    trackio,
+    mlflow_files,
+    dvclive,
+    # JSON
+    hf_trainer_state,
+    llama_factory,
+    mmengine,
+    detectron2,
+    keras_history,
+    megatron,
+    json_lines,
+    # tables
+    lightning_csv,
+    keras_csv,
+    ultralytics,
+    csv_table,
+    # printed lines
+    nanogpt,
+    llm_c,
+    modded_nanogpt,
+    fairseq,
+    plain_text,
+)
 
 
 def chosen(name: str | None) -> Sequence[Reader]:

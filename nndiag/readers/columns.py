@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from nndiag.readers.axis import Axis, axis_of
+from nndiag.readers.held_out import mean_of_batches, scale_note
 from nndiag.readers.loss_choice import Chosen, choose
 from nndiag.readers.table import Column, Table
 from nndiag.records import Run, Series
@@ -17,6 +18,7 @@ MAX_OTHERS = 200  # series without a meaning to us that are kept
 MOSTLY_NAN = 0.5  # of a column's values ...
 RESUMING = 3  # ... and so often a number again after them: NaN stands for "not logged here"
 SHOWN = 6  # names in a note
+MAX_NOTE = 1000  # characters: a name in it may be anything
 SINGLE = (
     "accuracy", "val_accuracy", "grad_norm", "clip_threshold", "loss_scale", "step_time_s",
     "update_ratio", "update_gradient_cosine", "epoch",
@@ -32,38 +34,45 @@ def run_of(
     notes: Iterable[str] = (),
     blind: tuple[str, ...] = (),
     nan_may_be_blank: bool = False,
+    held_out: str = "",
 ) -> Run:
     """The run that a table shows. `loss` names the series to take for the loss.
 
     `nan_may_be_blank`: a format whose writers put NaN where nothing was logged in a row.
+    `held_out`: the validation loss where no name is that of one.
 
     Raises:
         UnreadableLog: no series is called `loss`, or none looks like a loss.
     """
     table, padded = _without_padding(table) if nan_may_be_blank else (table, [])
-    choice = choose(table, loss, path)
+    choice = choose(table, loss, path, held_out)
     chosen_losses = [_summed(table, chosen) for chosen in choice.losses]
-    loss_rows = np.unique(np.concatenate([column.rows for column in chosen_losses]))
+    loss_rows = _rows_of_any(chosen_losses, table.height)
     axis = axis_of(table, loss_rows)
     series = [
         _series(axis, column, "loss", chosen.owner)
         for column, chosen in zip(chosen_losses, choice.losses, strict=True)
     ]
+    of_held_out: list[str] = []
     used = {part for chosen in choice.losses for part in chosen.parts}
     if choice.validation:
         used.update(choice.validation.parts)
-        series.append(_series(axis, _summed(table, choice.validation), "val_loss"))
+        column = _summed(table, choice.validation)
+        steps, values, of_held_out = mean_of_batches(*_placed(axis, column))
+        series.append(_at_steps(steps, values, "val_loss", name=column.name))
+        of_held_out += scale_note(series[0], series[-1])
     rest = [column for name, column in table.columns.items() if name not in used | set(axis.used)]
     owners = tuple(chosen.owner for chosen in choice.losses if chosen.owner)
     series += _with_meaning(axis, rest, owners)
     series = [one for one in series if len(one)]
     said = [*choice.why]
     if choice.validation:
-        said.append(f"validation loss: {choice.validation.name!r}")
+        said += [f"validation loss: {choice.validation.name!r}", *of_held_out]
     said += [*axis.notes, *padded, *_repeated(axis, chosen_losses[0]), *table.remarks]
     if table.unreadable:
         said.append(f"left out, no numbers: {_list(table.unreadable)}")
-    return Run(path, format, tuple(series), notes=(*said, *notes), blind=blind)
+    told = tuple(note[:MAX_NOTE] for note in (*said, *notes))
+    return Run(path, format, tuple(series), notes=told, blind=blind)
 
 
 def _summed(table: Table, chosen: Chosen) -> Column:
@@ -71,6 +80,10 @@ def _summed(table: Table, chosen: Chosen) -> Column:
     first, *others = (table.columns[part] for part in chosen.parts)
     rows, values = first.rows, first.values
     for other in others:
+        if np.array_equal(rows, other.rows):  # as a rule; and far faster where they are many
+            with np.errstate(invalid="ignore", over="ignore"):
+                values = values + other.values
+            continue
         rows, mine, its = np.intersect1d(rows, other.rows, assume_unique=True, return_indices=True)
         with np.errstate(invalid="ignore", over="ignore"):  # inf - inf: NaN, as it should be
             values = values[mine] + other.values[its]
@@ -78,20 +91,47 @@ def _summed(table: Table, chosen: Chosen) -> Column:
 
 
 def _series(axis: Axis, column: Column, metric: str, owner: str = "", where: str = "") -> Series:
-    """A column at its steps; of values at one step the last counts."""
-    kept = axis.kept[column.rows]
-    steps, values = axis.steps[column.rows[kept]], column.values[kept]
-    if steps.size > 1 and not (np.diff(steps) > 0).all():
+    """A column at its steps."""
+    return _at_steps(*_placed(axis, column), metric, owner, where, column.name)
+
+
+def _at_steps(
+    steps: np.ndarray, values: np.ndarray, metric: str, owner: str = "", where: str = "",
+    name: str = "",
+) -> Series:  # fmt: skip
+    """Of values at one step the last counts."""
+    if not (steps[1:] > steps[:-1]).all():
         order = np.argsort(steps, kind="stable")
         steps, values = steps[order], values[order]
-        is_last = np.append(np.diff(steps) > 0, True)
+        is_last = np.append(steps[1:] > steps[:-1], True)
         steps, values = steps[is_last], values[is_last]
-    return Series(metric, steps, values, where, owner, column.name)
+    return Series(metric, steps, values, where, owner, name)
+
+
+def _placed(axis: Axis, column: Column) -> tuple[np.ndarray, np.ndarray]:
+    """(steps, values) of a column in the order of its rows, without those that a restart voided."""
+    is_full = len(column) == axis.steps.size
+    if axis.kept.all():
+        return axis.steps if is_full else axis.steps[column.rows], column.values
+    kept = axis.kept if is_full else axis.kept[column.rows]
+    return axis.steps[column.rows[kept]], column.values[kept]
+
+
+def _rows_of_any(columns: Sequence[Column], height: int) -> np.ndarray:
+    """(n,) int64, rows where at least one of the columns has a value."""
+    first = columns[0].rows
+    if all(column.rows is first or len(column) == 0 for column in columns):
+        return first
+    mask = np.zeros(height, dtype=bool)
+    for column in columns:
+        mask[column.rows] = True
+    return np.flatnonzero(mask)
 
 
 def _repeated(axis: Axis, loss: Column) -> list[str]:
-    steps = axis.steps[loss.rows[axis.kept[loss.rows]]]
-    twice = steps.size - np.unique(steps).size
+    steps, _ = _placed(axis, loss)
+    is_once = bool((steps[1:] > steps[:-1]).all())
+    twice = 0 if is_once else steps.size - np.unique(steps).size
     if not twice:
         return []
     return [f"{twice} steps have several values of the loss: the last one counts"]
@@ -132,7 +172,7 @@ def _without_padding(table: Table) -> tuple[Table, list[str]]:
     columns, cleaned = {}, []
     for name, column in table.columns.items():
         bad = np.isnan(column.values)
-        if bad.mean() >= MOSTLY_NAN and (np.diff(bad.astype(np.int8)) < 0).sum() >= RESUMING:
+        if bad.mean() >= MOSTLY_NAN and (bad[:-1] & ~bad[1:]).sum() >= RESUMING:
             column = Column(name, column.rows[~bad], column.values[~bad])
             cleaned.append(name)
         columns[name] = column

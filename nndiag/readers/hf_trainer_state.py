@@ -1,4 +1,7 @@
-"""Hugging Face `trainer_state.json`, which the Trainer puts into every checkpoint."""
+"""Hugging Face `trainer_state.json`, which the Trainer puts into every checkpoint.
+
+Of several evaluation sets each has its own loss, `eval_<set>_loss`, in rows of its own.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from nndiag.readers.columns import run_of
 from nndiag.readers.json_lines import document_of, table_of
 from nndiag.readers.text_lines import text_of
 from nndiag.records import Run
+from nndiag.vocabulary import describe
 
 name = "hf-trainer-state"
 
@@ -18,6 +22,7 @@ FILTERED = (
     "the Trainer hides NaN and infinite losses from this log (logging_nan_inf_filter): "
     "whether there were any cannot be told"
 )
+WHOLE = "eval_loss"  # where there is one evaluation set
 SUMMARY = ("train_runtime", "total_flos")  # fields of the row that closes a training
 
 
@@ -47,14 +52,23 @@ def read(path: Path, loss: str | None = None) -> Run:
     left_out = len(history) - len(rows)
     remarks = [f"{left_out} summary rows left out"] if left_out and rows else []
     table = table_of(rows or history, *remarks)
+    sets = [own for own in table.columns if _is_of_a_set(own)]
+    first = f"of {len(sets)} evaluation sets the first one is taken for the validation"
     return run_of(
         table,
         path=str(path),
         format=name,
         loss=loss,
-        notes=(FILTERED,),
+        notes=(FILTERED, *([first] if len(sets) > 1 and WHOLE not in table.columns else [])),
         blind=("loss non-finite",),
+        held_out=sets[0] if sets else "",
     )
+
+
+def _is_of_a_set(column: str) -> bool:
+    """ "eval_math_loss", the loss on one of several evaluation sets, and not on a training set."""
+    is_so = column != WHOLE and column.startswith("eval_") and column.endswith("_loss")
+    return is_so and describe(column).split in ("val", "test")
 
 
 def _is_summary(row: dict[str, object]) -> bool:

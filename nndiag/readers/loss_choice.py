@@ -15,11 +15,14 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from nndiag.errors import UnreadableLog
 from nndiag.readers.table import Column, Table
-from nndiag.vocabulary import Meaning, describe
+from nndiag.vocabulary import Meaning, describe, step_axis
 
 FEW = 0.05  # of the points of the longest candidate: below it, a summary row and no curve
+FEWEST = 20  # points of a loss that is taken because the better one ends long before it
 SAME_ROWS = 0.9  # of the rows of a part: below it, parts are not of one sum
 SHOWN_NAMES = 12
 LONGEST_SUM = 8  # parts that are listed in the name of their sum
@@ -50,8 +53,10 @@ class Choice:
     why: tuple[str, ...]
 
 
-def choose(table: Table, wanted: str | None, path: str) -> Choice:
+def choose(table: Table, wanted: str | None, path: str, held_out: str = "") -> Choice:
     """The loss and the validation loss of a log.
+
+    `held_out` is the validation loss of a log where no name is one's own.
 
     Raises:
         UnreadableLog: no series is called `wanted`, or none looks like a loss.
@@ -66,6 +71,8 @@ def choose(table: Table, wanted: str | None, path: str) -> Choice:
         if losses:
             taken = {part for chosen in losses for part in chosen.parts}
             validation = _validation(table, names, losses[0])
+            if validation is None and held_out in names and not losses[0].owner:
+                validation = Chosen((held_out,))
             if validation is not None and taken & set(validation.parts):
                 validation = None
             return Choice(losses, validation, why)
@@ -86,7 +93,8 @@ def unreadable(table: Table, path: str, what: str, wanted: str) -> UnreadableLog
     ordered = list(dict.fromkeys([*(lower[name] for name in close), *names]))
     ordered.sort(key=lambda name: describe(name).family in ("step", "epoch", "lr"))  # stable
     listed = ", ".join(ordered[:SHOWN_NAMES]) + (", ..." if len(ordered) > SHOWN_NAMES else "")
-    command = f"nndiag analyze {shlex.quote(path)} --loss {shlex.quote(ordered[0])}"
+    plain = f"./{path}" if path.startswith("-") and path != "-" else path  # it is no option
+    command = f"nndiag analyze {shlex.quote(plain)} --loss {shlex.quote(ordered[0])}"
     return UnreadableLog(where=path, what=what, do=f"name it: {command}  (columns: {listed})")
 
 
@@ -114,14 +122,26 @@ def _whole(table: Table, names: Names) -> Rule:
     if not found:
         return NONE
     best, *others = sorted(found, key=_preference(table, names, _IN_STEPS_FIRST))
-    why = [f"loss: {best!r}" + (f", rather than {_list(others)}" if others else "")]
-    last = table.columns[best].rows[-1]
+    last = _last_step(table, best)
     for other in others:
-        column = table.columns[other]
-        if len(column) > 10 and column.rows[-1] > 2 * last + 10:
-            why.append(f"{best!r} ends long before {other!r}: see that with --loss {other!r}")
-            break
-    return (Chosen((best,)),), tuple(why)
+        if len(table.columns[other]) >= FEWEST and _last_step(table, other) > 2 * last + 10:
+            why = f"loss: {other!r}: {best!r} ends long before it, see that with --loss {best!r}"
+            return (Chosen((other,)),), (why,)
+    return (Chosen((best,)),), (
+        f"loss: {best!r}" + (f", rather than {_list(others)}" if others else ""),
+    )
+
+
+def _last_step(table: Table, name: str) -> float:
+    """How far into the training a column goes; in rows where no column counts steps."""
+    last = table.columns[name].rows[-1]
+    axis = step_axis(table.columns).step
+    if axis:
+        steps = table.columns[axis]
+        before = int(np.searchsorted(steps.rows, last, side="right"))
+        if before and np.isfinite(steps.values[:before]).all():
+            return float(steps.values[:before].max())
+    return float(last)
 
 
 def _of_networks(table: Table, names: Names) -> Rule:

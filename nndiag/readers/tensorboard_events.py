@@ -53,7 +53,8 @@ def recognises(path: Path, head: bytes) -> str | None:
         layout = layout_of(head, HEADER, min(end, len(head)), {})
     except Malformed:
         return None
-    is_event = layout.time >= 0 and (layout.others or layout.scalars)
+    # old versions of tensorboardX begin with a record of the time alone
+    is_event = layout.time >= 0 and (layout.others or layout.scalars or MARK in path.name)
     return "records of TensorBoard events" if is_event else None
 
 

@@ -24,7 +24,6 @@ HEADER = b":W&B\xe1\xbe"  # the version follows
 VERSION = 0
 BLOCK = 32 * 1024  # bytes
 BATCH = 128 * BLOCK  # bytes that are read at once
-MAX_ZEROS = 64 << 20  # bytes in a row: what follows them is not looked at
 MAX_RECORD = 16 << 20  # bytes; a longer record is an artifact or a table and no history
 
 _CHUNK = Struct("<IHB")
@@ -54,8 +53,8 @@ class Datastore:
             UnreadableLog: it is empty, of another format, or cannot be read.
         """
         with open_regular(self.path) as file:
-            start, zeros = len(HEADER) + 1, 0
-            while zeros < MAX_ZEROS:
+            start = len(HEADER) + 1
+            while True:
                 try:
                     data = file.read(BATCH)
                 except OSError as error:  # a broken disk, a file on a lost network
@@ -63,7 +62,6 @@ class Datastore:
                     raise UnreadableLog(where=str(self.path), what=what) from None
                 if start:
                     self._check_header(data)
-                zeros = 0 if data.strip(b"\0") else zeros + len(data)
                 records: list[bytes] = []
                 for block in range(0, len(data), BLOCK):
                     end = min(block + BLOCK, len(data))

@@ -33,8 +33,9 @@ MAX_JSON = 1 << 16  # bytes of a value that is looked into
 FEW = 24  # rows; fewer are decoded one by one sooner than in step
 BROKEN = (ValueError, RecursionError, OverflowError)  # of json.loads
 
-# a record of a row, as both clients begin it: its number, then the history; [\x12] is its tag
-_ROW = re.compile(rb"\x08[\x80-\xff]{0,9}[\x00-\x7f]\x12", re.DOTALL)
+# a record of a row, as all clients begin it: its number (some, 0.13.5 for one, leave it out), then
+# the history, whose tag is [\x12]
+_ROW = re.compile(rb"(?:\x08[\x80-\xff]{0,9}[\x00-\x7f])?\x12", re.DOTALL)
 _PADDING = bytes(300)  # bytes that may be looked at behind a batch
 _ITEM, _HISTORY_STEP = 0x0A, 0x12  # tags in a row
 _VALUE = (0x82, 0x01)  # tag of value_json

@@ -9,6 +9,15 @@ Standard library only: this also runs inside the training process.
 """
 
 from nndiag.vocabulary.names import Meaning, StepAxis, canonical, describe, step_axis
-from nndiag.vocabulary.printed import MAX_LINE, numbers_in
+from nndiag.vocabulary.printed import MAX_LINE, numbers_in, without_colours
 
-__all__ = ["MAX_LINE", "Meaning", "StepAxis", "canonical", "describe", "numbers_in", "step_axis"]
+__all__ = [
+    "MAX_LINE",
+    "Meaning",
+    "StepAxis",
+    "canonical",
+    "describe",
+    "numbers_in",
+    "step_axis",
+    "without_colours",
+]

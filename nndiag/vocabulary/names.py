@@ -15,14 +15,14 @@ def words_of(text: str) -> frozenset[str]:
 
 
 TRAIN = words_of("train training trn tr trainer")
-VALIDATION = words_of("val valid validation vali eval evaluation evaluate dev holdout")
+VALIDATION = words_of("val valid validation vali eval evaluation evaluate dev holdout heldout")
 TEST = words_of("test testing tst")
 STEPWISE = words_of("step iter iteration batch minibatch")
 EPOCHWISE = frozenset(["epoch"])
 # Words that change nothing in what a metric is: an average loss is a loss.
 FILLING = words_of(
     "avg average averaged mean running smoothed smooth ema total overall full sum current cur raw "
-    "scalar scalars metric metrics log logs model main global per set the unscaled"
+    "scalar scalars metric metrics log logs model main global per set the unscaled curr token"
 )
 # Words that make of a metric another thing: "best val loss" repeats an old value, "loss_weight" is
 # a setting.
@@ -32,17 +32,31 @@ SPOILING = words_of(
     "minimum maximum initial limit rate improved"
 )
 LOSS = words_of("loss losses objective cost nll xent bce mse crossentropy logloss lm ce")
+WEAK_LOSS = words_of("lm ce")  # of a loss only where nothing else is said: not "lm_head"
 # Which loss it is; alone or beside the word "loss" they name the whole of it.
-LOSS_KINDS = LOSS | words_of("cross entropy ctc mlm clm softmax hinge huber focal task ml")
+LOSS_KINDS = LOSS | words_of(
+    "cross entropy ctc mlm clm softmax hinge huber focal task ml next causal sft dpo neg "
+    "negative likelihood"
+)
 ERRORS = words_of("rmse mae error err l1 l2")  # judged as a loss where there is none
 ACCURACY = words_of("acc accuracy top1")
-ACCURACY_KINDS = ACCURACY | words_of("top 1 categorical sparse binary multiclass")
+ACCURACY_KINDS = ACCURACY | words_of("top 1 categorical sparse binary multiclass masked")
+# "batch_cost", "reader_cost": PaddlePaddle's word for seconds
+COSTS_IN_TIME = words_of("batch reader data time step iter")
 GRADIENT = words_of("grad grads gradient gradients")
 NORM = words_of("norm norms")
-NORM_FILLING = words_of("l 2 0 all pre before clip clipping unclipped")
+NORM_FILLING = words_of("l 2 0 all pre before clip clipping unclipped preclip optim opt optimizer")
 LR_SPOILING = (SPOILING - {"rate", "scale"}) | words_of(
-    "decay mult multiplier factor scale ratio base init peak warmup step steps start end schedule"
+    "decay mult multiplier factor scale ratio base init peak warmup step steps start end schedule "
+    "policy"
 )
+# "tokens_per_second", "img/s": what is counted, and the unit of time at the end
+COUNTED = words_of(
+    "token tokens tok toks sample samples image images img imgs example examples sentence "
+    "sentences word words seq seqs sequences it iter iters iterations step steps batch batches"
+)
+RATES = words_of("s sec second seconds")
+THROUGHPUTS = words_of("throughput ips wps tps qps fps tgs mfu")
 # What else takes part in a training: (words that name it) -> who it is.
 OWNERS = {
     "g": "G", "gen": "G", "generator": "G", "netg": "G",
@@ -56,13 +70,18 @@ STEPS = (
     ("num", "updates"), ("current", "step"), ("current", "steps"), ("step",), ("steps",),
     ("update",), ("updates",), ("step", "num"), ("iteration",), ("iterations",), ("n", "iter"),
     ("cur", "iter"), ("iter",), ("iters",), ("itr",), ("it",), ("batch",), ("batch", "idx"),
-    ("minibatch",), ("i",), ("s",),
+    ("batch", "id"), ("batch", "index"), ("minibatch",), ("i",), ("s",),
+    ("update", "step"), ("gradient", "steps"), ("n", "updates"),
+    ("global", "iter"), ("global", "iteration"), ("cur", "step"), ("current", "iter"),
+    ("current", "iteration"), ("iter", "num"), ("iteration", "num"), ("num", "iter"),
+    ("num", "iters"), ("num", "steps"), ("niter",),
 )  # fmt: skip
 # Those that may start again with every epoch.
 WITHIN_EPOCH = frozenset(
     [
         ("step",), ("steps",), ("iteration",), ("iter",), ("iters",), ("itr",), ("it",), ("i",),
-        ("s",), ("batch",), ("batch", "idx"), ("minibatch",), ("cur", "iter"),
+        ("s",), ("batch",), ("batch", "idx"), ("batch", "id"), ("batch", "index"),
+        ("minibatch",), ("cur", "iter"),
     ]
 )  # fmt: skip
 EPOCHS = (
@@ -77,19 +96,30 @@ EPOCHS = (
 _EXACT = {
     ("update", "ratio"): "update_ratio",
     ("update", "gradient", "cosine"): "update_gradient_cosine",
-    ("norm",): "grad_norm", ("total", "norm"): "grad_norm", ("global", "norm"): "grad_norm",
+    ("grad",): "grad_norm", ("norm",): "grad_norm",
+    ("total", "norm"): "grad_norm", ("global", "norm"): "grad_norm",
     ("clip", "threshold"): "clip_threshold", ("max", "grad", "norm"): "clip_threshold",
     ("max", "norm"): "clip_threshold", ("grad", "clip"): "clip_threshold",
     ("clip", "grad", "norm"): "clip_threshold", ("clip", "value"): "clip_threshold",
+    ("gradient", "clip", "val"): "clip_threshold", ("gradient", "clip"): "clip_threshold",
+    ("gradient", "clipping"): "clip_threshold", ("clip", "norm"): "clip_threshold",
+    ("clip", "grad"): "clip_threshold",
     ("loss", "scale"): "loss_scale", ("grad", "scale"): "loss_scale",
     ("amp", "scale"): "loss_scale", ("scaler", "scale"): "loss_scale",
+    ("loss", "scaler"): "loss_scale", ("dynamic", "loss", "scale"): "loss_scale",
+    ("grad", "scaler", "scale"): "loss_scale",
     ("step", "time", "s"): "step_time_s", ("step", "time"): "step_time_s",
     ("iter", "time"): "step_time_s", ("batch", "time"): "step_time_s",
     ("time", "per", "step"): "step_time_s", ("sec", "per", "step"): "step_time_s",
+    ("seconds", "per", "step"): "step_time_s", ("sec", "step"): "step_time_s",
+    ("s", "it"): "step_time_s", ("time", "per", "iter"): "step_time_s",
+    ("iteration", "time"): "step_time_s", ("batch", "cost"): "step_time_s",
+    ("avg", "batch", "cost"): "step_time_s",
 }  # fmt: skip
 _WHOLE = {  # names that say their split in the same word
     "trl": ("loss", "train"), "tel": ("loss", "test"),
     "trainloss": ("loss", "train"), "valloss": ("loss", "val"), "testloss": ("loss", "test"),
+    "tloss": ("loss", "train"), "vloss": ("loss", "val"),
     "trainacc": ("accuracy", "train"), "valacc": ("accuracy", "val"),
 }  # fmt: skip
 _METRICS = {
@@ -142,6 +172,8 @@ def describe(name: str) -> Meaning:
     if split == "?":
         return Meaning(words=words)
     rest = [w for w in words if w not in TRAIN and w not in VALIDATION and w not in TEST]
+    if len(rest) > 1 and rest[-1] in ("value", "values"):  # "loss value"; "value loss" is another
+        rest.pop()
     if len(rest) == 1 and rest[0] in _WHOLE:
         family, own = _WHOLE[rest[0]]
         return Meaning(_METRICS[family, own], family, own, words=words)
@@ -171,20 +203,44 @@ def _of_family(words: tuple[str, ...], rest: list[str], split: str) -> Meaning:
         return Meaning("other" if spoilt else "lr", "" if spoilt else "lr", split, words=words)
     if has & {"gnorm", "gradnorm"} or (has & GRADIENT and has & NORM):
         return _grad_norm(words, has)
+    settled = _throughput_or_setting(words, has)
+    if settled:
+        return Meaning("other", settled, split, words=words)
     if has & SPOILING:
         return Meaning(words=words)
+    if has & LOSS == {"cost"} and has & COSTS_IN_TIME:
+        return Meaning(words=words)
+    if words[-2:] == ("prec", "1"):
+        return Meaning(_METRICS["accuracy", split], "accuracy", split, words=words)
     for family, core, kinds in (
         ("loss", LOSS, LOSS_KINDS), ("accuracy", ACCURACY, ACCURACY_KINDS),
         ("error", ERRORS, ERRORS),
     ):  # fmt: skip
         named = has & core or (family == "accuracy" and {"top", "1"} <= has)
-        if not named and not (family == "loss" and {"cross", "entropy"} <= has):
+        if not named and not (family == "loss" and _names_loss_in_full(has)):
             continue
         known = kinds | FILLING | STEPWISE | EPOCHWISE
         extra = tuple(word for word in rest if word not in known)
+        if extra and family == "loss" and has & core <= WEAK_LOSS:
+            return Meaning(words=words)
         metric = "other" if extra else _METRICS.get((family, split), "other")
         return Meaning(metric, family, split, period, extra, words)
     return Meaning(split=split, period=period, extra=tuple(rest), words=words)
+
+
+def _names_loss_in_full(has: set[str]) -> bool:
+    is_negative = bool(has & {"neg", "negative"})
+    return {"cross", "entropy"} <= has or (is_negative and {"log", "likelihood"} <= has)
+
+
+def _throughput_or_setting(words: tuple[str, ...], has: set[str]) -> str:
+    """ "throughput" of "tokens/s", "img/s", "ips"; "batch_size"; "weight_decay"; else ""."""
+    is_rate = words[-1] in RATES and (len(words) > 1 or words[-1] not in ("s", "sec", "second"))
+    if (is_rate and has & COUNTED) or has & THROUGHPUTS:
+        return "throughput"
+    if words[-2:] == ("batch", "size") or words[-1] in ("bsz", "batchsize"):
+        return "batch_size"
+    return "weight_decay" if words[-2:] == ("weight", "decay") or words == ("wd",) else ""
 
 
 def _grad_norm(words: tuple[str, ...], has: set[str]) -> Meaning:

@@ -55,9 +55,9 @@ def logs(tmp_path: Path) -> list[str]:
 
 
 def harmful(text: str) -> set[str]:
-    return {c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") and c != "\n"} | (
-        BIDI & set(text)
-    )
+    return {
+        c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") and c != "\n"
+    } | (BIDI & set(text))
 
 
 @pytest.mark.parametrize("named", [True, False], ids=["each log named", "a folder of them"])

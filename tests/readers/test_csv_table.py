@@ -1,14 +1,17 @@
 """CSV in all the ways that training libraries write it."""
 
 import math
+import subprocess
+import sys
 import time
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nndiag.errors import UnreadableLog
-from nndiag.readers import csv_table
+from nndiag.readers import csv_table, polars_table
 
 LIGHTNING = """epoch,step,train_loss_epoch,train_loss_step,val_loss
 0,49,,1.2,
@@ -57,9 +60,27 @@ LAYOUTS = {
     "blank lines": "step,loss\n\n1,0.5\n\n2,0.25\n\n",
     "the header again": "step,loss\n1,0.5\nstep,loss\n2,0.25\n",
     "an unclosed quote": 'step,loss,tag\n1,0.5,"a\n2,0.25,b\n',
+    "comments around the header": "# training loss\n# step loss\n# all in eV\n1 0.5\n2 0.25\n",
+    "a comment of DeePMD": (
+        "#  step      loss\n# If there is no data, rmse_*_{val,trn} will be nan\n 1 0.5\n 2 0.25\n"
+    ),
+    "a comment among the rows": "step,loss\n1,0.5\n# resumed, loss as before\n2,0.25\n",
     "a byte order mark": "\ufeffstep,loss\n1,0.5\n2,0.25\n",
     "zero bytes": "step,loss\n1,0.5\n2,0.25\n\0\0\0\0",
 }
+
+
+def test_a_summary_of_names_and_values_among_the_rows_is_no_header(log):
+    rows = "".join(
+        f"{e},{b},{1 / (10 * e + b)}\n" * (b < 4) or f"Epoch {e} Summary,val_loss={1 / e}\n"
+        for e in (1, 2, 3)
+        for b in (1, 2, 3, 4)
+    )
+    run = csv_table.read(log("log.csv", f"epoch,batch,loss\n{rows}"))
+
+    assert run.one("loss").steps.tolist() == list(range(1, 10))
+    assert run.one("loss").values[-1] == 1 / 33
+    assert run.one("val_loss").values.tolist() == [1, 1 / 2, 1 / 3]
 
 
 @pytest.mark.parametrize("text", LAYOUTS.values(), ids=LAYOUTS)
@@ -285,3 +306,117 @@ def test_a_hundred_thousand_rows_are_read_in_a_second(log):
 
     assert time.process_time() - start < 2  # 0.3 s on an idle machine
     assert len(run.one("loss")) == 100_000
+
+
+NUMBERS = "".join(f"{i},{1 / (i + 1)!r},{1e-3 * (i % 7)!r}\n" for i in range(2000))
+BLANKS_IN_IT = "".join(f"{i},{'' if i % 3 else i / 7},{'' if i % 5 else i}\n" for i in range(2000))
+# Each stands between two stretches of plain numbers: what one reader sees, the other must see.
+DOUBTFUL = {
+    "plain numbers": "",
+    "blank cells": BLANKS_IN_IT,
+    "a row of blanks": ",,\n1,2,3\n",
+    "blank lines": "\n\n  \n",
+    "spaces around numbers": " 7 , 0.5 ,\t1\n",
+    "signs and points": "+7,.5,5.\n8,-.5,+1e-05\n",
+    "NaN": "7,nan,NaN\n8,-nan,NAN\n",
+    "infinity": "7,inf,-Infinity\n8,+INF,1\n",
+    "an overflow": "7,1e999,1\n8,-1e400,2\n",
+    "an overflow beside an infinity": "7,1e999,inf\n",
+    "an underflow": "7,1e-400,4.9e-324\n",
+    "very many digits": "7,0.1234567890123456789012345678901234567890,1\n",
+    "integers above 2**53": "9007199254740993,1,18446744073709551617\n",
+    "underscores": "7,1_000,1\n",
+    "Arabic digits": "7,\u0661\u0662,1\n",
+    "words": "7,ten,n/a\n8,None,-\n",
+    "quotes": '"7","0.5",1\n8,"0,5",1\n',
+    "an open quote": '7,"0.5,1\n8,0.5,1\n',
+    "short rows": "7\n8,0.5\n",
+    "long rows": "7,0.5,1,9\n8,0.5,1,,\n",
+    "the header again": "step,loss,lr\n7,0.5,1\n",
+    "another header": "step,lr,loss\n7,1,0.5\n",
+    "a comment": "# resumed\n7,0.5,1\n",
+    "carriage returns": "7,0.5,1\r8,0.5,1\r\n9,0.5,1\n",
+    "zero bytes": "7,0.5,1\0\0\n",
+    "hexadecimal": "0x10,0x1p3,1\n",
+    "half a line at the end": None,
+}
+
+
+@pytest.mark.parametrize("end", ["\n", ""], ids=["ended", "torn"])
+@pytest.mark.parametrize("text", DOUBTFUL.values(), ids=DOUBTFUL)
+def test_polars_and_c_and_the_plain_way_read_the_same(text, end, log, monkeypatch):
+    pytest.importorskip("polars")
+    content = f"step,loss,lr\n{NUMBERS}{text or ''}{NUMBERS}"
+    content += "9,0." if text is None else "9999,0.5,1"
+    path = log("metrics.csv", content + end)
+    monkeypatch.setattr(csv_table, "BLOCK_BYTES", 1 << 16)
+
+    monkeypatch.setattr(csv_table, "LARGE", 0)
+    by_polars = csv_table.table_of(path)
+    monkeypatch.setattr(csv_table, "LARGE", 1 << 40)
+    in_c = csv_table.table_of(path)
+    monkeypatch.setattr(csv_table, "PATIENCE", 0)
+    plainly = csv_table.table_of(path)
+
+    for fast in (by_polars, in_c):
+        assert fast.names == plainly.names
+        assert (fast.unreadable, fast.remarks) == (plainly.unreadable, plainly.remarks)
+        assert fast.height == plainly.height
+        for name, column in plainly.columns.items():
+            assert fast.columns[name].rows.tobytes() == column.rows.tobytes()
+            assert fast.columns[name].values.tobytes() == column.values.tobytes()
+
+
+def test_a_column_of_texts_does_not_keep_polars_from_the_others(log, monkeypatch):
+    pytest.importorskip("polars")
+    rows = "".join(f"{i},12:00:{i % 60:02d},{i / 3}\n" for i in range(3000))
+    path = log("metrics.csv", "step,time,loss\n" + rows)
+    monkeypatch.setattr(csv_table, "LARGE", 0)
+    asked = []
+    real = polars_table.columns_of
+    monkeypatch.setattr(
+        polars_table, "columns_of", lambda *given: asked.append(real(*given)) or asked[-1]
+    )
+    run = csv_table.read(path)
+
+    assert run.one("loss").values.tolist() == [i / 3 for i in range(3000)]
+    assert any("'time'" in note for note in run.notes)
+    assert None not in asked
+
+
+def test_polars_is_loaded_for_large_files_only(log):
+    pytest.importorskip("polars")
+    path = log("metrics.csv", "step,loss,lr\n" + NUMBERS)
+    program = (
+        "import sys; from pathlib import Path; from nndiag.readers import csv_table\n"
+        f"csv_table.read(Path({str(path)!r})); print('polars' in sys.modules)\n"
+        f"csv_table.LARGE = 1000; csv_table.read(Path({str(path)!r}))\n"
+        "print('polars' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert done.stdout.split() == ["False", "True"], done.stderr
+
+
+def test_a_large_table_without_polars_is_read_the_other_way(log, monkeypatch):
+    monkeypatch.setattr(csv_table, "LARGE", 0)
+    monkeypatch.setattr(polars_table, "library", lambda: None)
+    path = log("metrics.csv", "step,loss,lr\n" + NUMBERS)
+
+    assert len(csv_table.read(path).one("loss")) == 2000
+
+
+@given(st.lists(st.floats(width=64), min_size=4, max_size=40))
+def test_polars_reads_the_bits_that_were_written(values):
+    pytest.importorskip("polars")
+    block = "".join(f"{value!r}\n" for value in values).encode()
+    [(rows, found)] = polars_table.columns_of(block, ",", [True])
+
+    assert rows is None
+    assert np.array_equal(found, np.array(values), equal_nan=True)
+
+
+def test_full_columns_share_their_rows(log):
+    table = csv_table.table_of(log("metrics.csv", "step,loss,lr\n" + NUMBERS))
+
+    assert table.columns["step"].rows is table.columns["loss"].rows is table.columns["lr"].rows

@@ -43,6 +43,27 @@ def test_the_summary_row_is_left_out_and_said_to_be(log):
     assert "1 summary rows left out" in run.notes
 
 
+def test_the_first_of_several_evaluation_sets_is_the_validation(log):
+    history = [
+        {"eval_train_loss": 0.1, "step": 10},
+        {"eval_math_loss": 2.2, "step": 10},
+        {"eval_code_loss": 1.2, "step": 10},
+    ]
+    run = hf_trainer_state.read(log("trainer_state.json", state([*HISTORY[:2], *history])))
+
+    assert run.one("val_loss").name == "eval_math_loss"
+    assert run.one("val_loss").values.tolist() == [2.2]
+    assert "of 2 evaluation sets the first one is taken for the validation" in run.notes
+
+
+def test_the_loss_on_all_evaluation_sets_comes_before_that_on_one(log):
+    history = [{"eval_math_loss": 2.2, "step": 10}, {"eval_loss": 1.2, "step": 10}]
+    run = hf_trainer_state.read(log("trainer_state.json", state([*HISTORY[:2], *history])))
+
+    assert run.one("val_loss").name == "eval_loss"
+    assert not any("evaluation sets" in note for note in run.notes)
+
+
 UNREADABLE = {
     "an empty history": state([]),
     "no history": '{"global_step": 3}',

@@ -4,6 +4,8 @@ import json
 import math
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nndiag.errors import UnreadableLog
 from nndiag.readers import json_lines
@@ -141,3 +143,78 @@ def test_one_clear_error_for(text, log):
         json_lines.read(log("log.json", text))
 
     assert caught.value.what
+
+
+NUMBERS = st.one_of(st.floats(), st.integers(-(2**70), 2**70))
+OTHERS = st.sampled_from(
+    [
+        10**400,
+        None,
+        True,
+        "0.5",
+        " 7 ",
+        "1_000",
+        "nan",
+        "12:00",
+        "",
+        [0.5],
+        [1, 2],
+        [],
+        {"loss": 0.5},
+        {},
+    ]
+)
+RECORDS = st.dictionaries(
+    st.sampled_from("step loss lr epoch note loss/box val/loss value name metric".split()),
+    st.one_of(NUMBERS, NUMBERS, OTHERS),
+    max_size=6,
+)
+TAGGED = st.builds(
+    lambda record, key, tag: {**record, key: tag},
+    RECORDS,
+    st.sampled_from(["mode", "phase", "set"]),
+    st.sampled_from(["train", "val", "test", 3, None, ["val"], "v" * 50]),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(st.one_of(RECORDS, TAGGED), min_size=1, max_size=20))
+def test_records_read_by_their_shape_say_the_same(tmp_path_factory, records):
+    path = tmp_path_factory.mktemp("json") / "log.jsonl"
+    path.write_text(lines({"step": 0, "loss": 1.0}, *records, *records))
+    by_shape = json_lines.table_of_file(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_lines.RecordShapes, "find", lambda self, record: None)
+        one_by_one = json_lines.table_of_file(path)
+
+    assert by_shape.names == one_by_one.names
+    assert by_shape.height == one_by_one.height
+    assert set(by_shape.unreadable) == set(one_by_one.unreadable)
+    if len(one_by_one.remarks) < 5:  # more of them are not all said
+        assert sorted(by_shape.remarks) == sorted(one_by_one.remarks)
+    for name, column in one_by_one.columns.items():
+        assert by_shape.columns[name].rows.tolist() == column.rows.tolist()
+        assert by_shape.columns[name].values.tobytes() == column.values.tobytes()
+
+
+ODD_LINES = {
+    "commas after them": '{"step": 1, "loss": 0.5},\n{"step": 2, "loss": 0.4},\n',
+    "blanks around them": '  {"step": 1, "loss": 0.5}  \n\n\t{"step": 2, "loss": 0.4}\n',
+    "the brackets of an array": '[\n{"step": 1, "loss": 0.5},\n{"step": 2, "loss": 0.4}\n]\n',
+    "no last end": '{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.4}',
+    "one that is torn": '{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.4}\n{"step": 3, "lo',
+    "two on a line": '{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.4}\n{"a": 1} {"b": 2}\n',
+    "one over two lines": '{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.4}\n{"step":\n3}\n',
+}
+
+
+@pytest.mark.parametrize("text", ODD_LINES.values(), ids=ODD_LINES)
+def test_an_object_is_read_where_it_has_a_line_for_itself(text, log):
+    assert read(log("log.jsonl", text))[0] == {1: 0.5, 2: 0.4}
+
+
+def test_many_kinds_of_records_do_not_fill_the_memory(log):
+    records = [{"step": i, "loss": 0.5, f"key {i}": 1.0} for i in range(1500)]
+    run = json_lines.read(log("log.jsonl", lines(*records)))
+
+    assert len(run.one("loss")) == 1500

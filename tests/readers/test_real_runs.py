@@ -16,11 +16,10 @@ from nndiag.readers.sniffing import find_runs
 FOLDER = Path(
     os.environ.get("NNDIAG_REAL_RUNS") or Path(__file__).parents[2].parent / "shared" / "real_runs"
 )
-NOT_YET = {"wandb_binary", "tensorboard_events", "mlflow_metric_file"}  # readers still to come
+NOT_YET: set[str] = set()
 
 # Logs where we mean something else than the manifest does by a row or a step.
 EXCEPTIONS = {
-    "r039": "resumed within one epoch: nothing in it tells that its iterations start again",
     "r052": "three starts in one file: we judge the last, the manifest counts all rows",
     "r072": "one step is logged twice: we keep the last value",
     "r076": "three starts in one file: we judge the last, the manifest counts all rows",

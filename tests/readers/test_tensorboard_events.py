@@ -443,6 +443,14 @@ def test_every_writer_is_recognised_by_its_first_bytes(path):
     assert tensorboard_events.recognises(Path("x"), path.read_bytes())
 
 
+def test_a_file_that_begins_with_the_time_alone_is_told_by_its_name(log):
+    """As old versions of tensorboardX begin it."""
+    head = b"".join([frame(event()), *log_of([0.5, 0.4])])
+
+    assert tensorboard_events.recognises(Path("events.out.tfevents.1559290445.host"), head)
+    assert tensorboard_events.recognises(Path("x"), head) is None
+
+
 OTHERS = {
     "a text": b"step,loss\n1,0.5\n",
     "a record file of examples": frame(field(1, field(1, b"image"))),

@@ -189,6 +189,22 @@ def test_a_run_that_logged_nothing_is_read_from_its_console():
         assert note(run, "no history") and note(run, "output.log is read instead")
 
 
+def test_rows_without_a_number_of_the_record_are_read(tmp_path):
+    """As wandb 0.13.5 wrote them: `num` is left out, and a step of 0 is an empty message."""
+    rows = []
+    for i in range(30):
+        values = {"train loss": repr(2.5 / (1 + i)), "step": str(i + 1), "_step": str(i)}
+        items = b"".join(part(1, item(key, text, "old")) for key, text in values.items())
+        rows.append(part(2, items + part(2, b"\x08" + varint(i) if i else b"")))
+    path = tmp_path / "run-a.wandb"
+    path.write_bytes(framed(rows))
+    loss = wandb_run.read(path).one("loss")
+
+    assert loss.name == "train loss"
+    assert loss.values.tolist() == [2.5 / (1 + i) for i in range(30)]
+    assert loss.steps.tolist() == list(range(1, 31))
+
+
 @pytest.mark.parametrize("path", FILES, ids=IDS)
 def test_wandbs_own_protobuf_gives_the_same_numbers_to_the_bit(path):
     messages = pytest.importorskip("wandb.proto.wandb_internal_pb2")
