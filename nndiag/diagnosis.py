@@ -64,8 +64,9 @@ def tie(findings: list[Finding], explains: dict[str, tuple[str, ...]]) -> list[F
     """Attach each symptom to its cause. One level: the symptoms of a symptom go to the cause.
 
     A finding may be the cause of another if its detector says so, it is not a mere remark, it began
-    before the other ended, and the other was not there before it and long after it. Where two explain each other, the one that clearly began first is
-    the cause; else the more certain one; else the first by name. So no circle can arise.
+    before the other ended, and the other was not there before it and long after it. Where two
+    explain each other, the one that clearly began first is the cause; else the more certain one;
+    else the first by name. So no circle can arise.
     """
     ranked = sorted(findings, key=_rank)
     cause_of: dict[int, int] = {}

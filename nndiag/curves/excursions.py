@@ -76,17 +76,23 @@ def _seeds(
     curve: Curve, height: Array, gradient: Curve | None, z: Array | None, limits: Limits
 ) -> Array:
     """Rows that are too high to be noise."""
-    held = robust.median_of_three(height)
     enough = limits.held_score if len(curve) >= limits.few_points else limits.few_points_score
-    found = (held > enough * curve.noise) & (held > limits.rise)
-    if gradient is None or z is None:
-        found |= (height > limits.lone_height_score * curve.noise) & (height > limits.lone_height)
-        return np.flatnonzero(found)
-    tall = np.flatnonzero((height > limits.lone_score * curve.noise) & (height > limits.rise))
-    at = np.searchsorted(gradient.steps, curve.steps[tall])
-    around = np.clip(at[:, None] + np.arange(-3, 3), 0, z.size - 1)
-    found[tall[z[around].max(axis=1, initial=-np.inf) > limits.gradient_score]] = True
-    return np.flatnonzero(found)
+    alone = gradient is None or z is None
+    lone_score = limits.lone_height_score if alone else limits.lone_score
+    lone_rise = limits.lone_height if alone else limits.rise
+    held_rows, lone_rows = [], []
+    for part, wide, inside in robust.in_chunks(height.size, margin=2):
+        held, noise = robust.median_of_three(height[wide])[inside], curve.noise[part]
+        found = (held > enough * noise) & (held > limits.rise)
+        lone = (height[part] > lone_score * noise) & (height[part] > lone_rise)
+        held_rows.append(part.start + np.flatnonzero(found))
+        lone_rows.append(part.start + np.flatnonzero(lone))
+    tall = np.concatenate(lone_rows)
+    if gradient is not None and z is not None:
+        at = np.searchsorted(gradient.steps, curve.steps[tall])
+        around = np.clip(at[:, None] + np.arange(-3, 3), 0, z.size - 1)
+        tall = tall[z[around].max(axis=1, initial=-np.inf) > limits.gradient_score]
+    return np.union1d(np.concatenate(held_rows), tall)
 
 
 def _gradient_z(gradient: Curve | None) -> Array | None:

@@ -7,6 +7,7 @@ finite. Nothing here knows what a loss is.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -128,14 +129,21 @@ def median_of_three(values_T: Array) -> Array:
     """(T,) median of each point and its two neighbours: one lonely point cannot move it."""
     if values_T.size < 3:
         return values_T.copy()
-    medians = np.empty(values_T.size)
-    for a in range(1, values_T.size - 1, CHUNK):
-        b = min(a + CHUNK, values_T.size - 1)
-        left, here, right = (values_T[a + i : b + i] for i in (-1, 0, 1))
-        inner = np.minimum(np.maximum(left, here), right)
-        np.maximum(np.minimum(left, here), inner, out=medians[a:b])
-    medians[[0, -1]] = np.minimum(values_T[[0, -1]], values_T[[1, -2]])
-    return medians
+    left, here, right = values_T[:-2], values_T[1:-1], values_T[2:]
+    inner = np.maximum(np.minimum(left, here), np.minimum(np.maximum(left, here), right))
+    ends = np.minimum(values_T[[0, -1]], values_T[[1, -2]])
+    return np.concatenate([ends[:1], inner, ends[1:]])
+
+
+def in_chunks(points: int, margin: int, size: int = CHUNK) -> Iterator[tuple[slice, slice, slice]]:
+    """Parts of a long array that stay in the cache: (part, part with margins, part in that).
+
+    What looks at most `margin` points far gives the same in parts as in one go, and needs no
+    memory for all points at once. No part with margins is shorter than the margins.
+    """
+    for a in range(0, points, size):
+        b, low = min(a + size, points), max(0, a - margin)
+        yield slice(a, b), slice(low, min(b + margin, points)), slice(a - low, b - low)
 
 
 def mann_kendall(values_B: Array) -> float:

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from nndiag.curves import robust
 from nndiag.records import Series
 
 JUMP = 1.5  # ratio of neighbouring learning rates that is no smooth schedule; experiment E8
@@ -59,7 +60,9 @@ def schedule_of(lr: Series | None) -> Schedule:
 def _schedule(key: SameSeries) -> Schedule:
     lr = key.series
     good = np.isfinite(lr.values) & (lr.values >= 0)
-    steps, rates = lr.steps[good], lr.values[good]
+    steps, rates = lr.steps, lr.values
+    if not good.all():
+        steps, rates = steps[good], rates[good]
     if rates.size < 2 or rates.max() <= 0:
         return Schedule()
     rates = without_bumps(rates)
@@ -77,7 +80,7 @@ def _schedule(key: SameSeries) -> Schedule:
 
 def _warmup_end(rates_T: np.ndarray) -> int:
     """Index of the first peak of a rate that rises from the start; 0 where it does not."""
-    falls = np.flatnonzero(np.diff(rates_T) < 0)
+    falls = np.flatnonzero(rates_T[1:] < rates_T[:-1])
     climb = rates_T[: int(falls[0]) + 1] if falls.size else rates_T
     top = int(np.argmax(climb >= climb.max() * 0.98))
     if rates_T[0] >= 0.9 * climb[top]:
@@ -91,14 +94,18 @@ def without_bumps(rates_T: np.ndarray, width: int = 5) -> np.ndarray:
     """Rates without rises shorter than `width` points: windows' lowest, then highest of those."""
     if rates_T.size < 4 * width:
         return rates_T
+    opened = np.empty(rates_T.size)
+    for part, wide, inside in robust.in_chunks(rates_T.size, margin=2 * width):
+        opened[part] = _opened(rates_T[wide], width)[inside]
+    return opened
+
+
+def _opened(rates_T: np.ndarray, width: int) -> np.ndarray:
     padded = np.concatenate([rates_T, np.repeat(rates_T[-1], width - 1)])
-    lowest = rates_T.copy()
-    for i in range(1, width):
-        np.minimum(lowest, padded[i : i + rates_T.size], out=lowest)
+    lowest = np.min([padded[i : i + rates_T.size] for i in range(width)], axis=0)
     padded = np.concatenate([np.repeat(lowest[0], width - 1), lowest])
-    for i in range(width - 1):
-        np.maximum(lowest, padded[i : i + rates_T.size], out=lowest)
-    return lowest
+    opened: np.ndarray = np.max([padded[i : i + rates_T.size] for i in range(width)], axis=0)
+    return opened
 
 
 def _restarts(rates_T: np.ndarray, start: int) -> list[int]:

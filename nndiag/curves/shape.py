@@ -158,20 +158,26 @@ class Curve:
         """
         windows = min(NOISE_WINDOWS, max(1, len(self) // NOISE_WINDOW))
         edges = robust.block_edges(len(self), windows)
-        rest = self.u - self.smooth
+        far = windows >= 5
         local = np.array(
-            [robust.upper_spread(rest[a:b], far=windows >= 5) for a, b in pairwise(edges)]
+            [
+                robust.upper_spread(self.u[a:b] - self.smooth[a:b], far=far)
+                for a, b in pairwise(edges)
+            ]
         )
         first = _steady(local, edges)
-        height = self.u - self.baseline
-        out = robust.median_of_three(height) > 3.0 * first
-        out &= height > 0.3
+        out = np.empty(len(self), dtype=bool)
+        for part, wide, inside in robust.in_chunks(len(self), margin=2):
+            height = self.u[wide] - self.baseline[wide]
+            held = robust.median_of_three(height)[inside]
+            out[part] = (held > 3.0 * first[part]) & (height[inside] > 0.3)
         if not 0 < np.mean(out) < 0.1:
             return first
         # An event must not widen the noise it is measured by; much that stands out is the noise.
         for i, (a, b) in enumerate(pairwise(edges)):
             if out[a:b].any():
-                local[i] = robust.upper_spread(rest[a:b][~out[a:b]], far=windows >= 5)
+                rest = self.u[a:b] - self.smooth[a:b]
+                local[i] = robust.upper_spread(rest[~out[a:b]], far=far)
         return _steady(local, edges)
 
     @cached_property

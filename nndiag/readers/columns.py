@@ -11,6 +11,7 @@ from nndiag.readers.axis import Axis, axis_of
 from nndiag.readers.held_out import mean_of_batches, scale_note
 from nndiag.readers.loss_choice import Chosen, choose
 from nndiag.readers.table import Column, Table
+from nndiag.readers.zero_padding import without_zeros
 from nndiag.records import Run, Series
 from nndiag.vocabulary import canonical, describe
 
@@ -45,6 +46,7 @@ def run_of(
         UnreadableLog: no series is called `loss`, or none looks like a loss.
     """
     table, padded = _without_padding(table) if nan_may_be_blank else (table, [])
+    table, zeros = without_zeros(table)
     choice = choose(table, loss, path, held_out)
     chosen_losses = [_summed(table, chosen) for chosen in choice.losses]
     loss_rows = _rows_of_any(chosen_losses, table.height)
@@ -68,7 +70,7 @@ def run_of(
     said = [*choice.why]
     if choice.validation:
         said += [f"validation loss: {choice.validation.name!r}", *of_held_out]
-    said += [*axis.notes, *padded, *_repeated(axis, chosen_losses[0]), *table.remarks]
+    said += [*axis.notes, *padded, *zeros, *_repeated(axis, chosen_losses[0]), *table.remarks]
     if table.unreadable:
         said.append(f"left out, no numbers: {_list(table.unreadable)}")
     told = tuple(note[:MAX_NOTE] for note in (*said, *notes))

@@ -176,5 +176,5 @@ def _is_intact(data: bytes, at: int, end: int) -> bool:
         return at <= end and not any(data[at:end])
     checksum, length, kind = _CHUNK.unpack_from(data, at)
     after = at + _CHUNK.size + length
-    is_known = _FULL <= kind <= _LAST
-    return is_known and after <= end and crc32(data[at + 6 : after]) == checksum
+    is_known = _FULL <= kind <= _LAST and after <= end
+    return bool(is_known and crc32(data[at + 6 : after]) == checksum)
