@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 
 from nndiag.errors import BadUsage
@@ -76,3 +77,13 @@ def chosen(name: str | None) -> Sequence[Reader]:
         known = ", ".join(reader.name for reader in READERS)
         raise BadUsage(where="--reader", what=f"no reader is called {name!r}", do=f"known: {known}")
     return named
+
+
+def page(reader: Reader) -> str:
+    """All that is to be said of a format: the docstring of its module."""
+    return inspect.cleandoc(reader.__doc__ or "")
+
+
+def headline(reader: Reader) -> str:
+    """The first sentence of its page."""
+    return page(reader).split("\n\n")[0].replace("\n", " ")

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nndiag.errors import UnreadableLog
+from nndiag.readers import run_directory
 from nndiag.readers.base import Reader, SharedFolder, Store
 from nndiag.readers.catalogue import chosen
 from nndiag.readers.text_lines import head_of, uncompressed_name
@@ -108,7 +109,7 @@ def read(source: Source, loss: str | None = None) -> Run:
     else:
         reader, why = _recognised(path)
     run = reader.read(path, loss)
-    if why:
+    if why and reader is not run_directory:  # of our own there is nothing to wonder about
         run = dataclasses.replace(run, notes=(f"read as {reader.name}: {why}", *run.notes))
     points = max((len(series) for series in run.series_of("loss")), default=0)
     if not source.is_named and not source.reader and points < FEWEST_POINTS:

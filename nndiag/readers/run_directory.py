@@ -1,4 +1,4 @@
-"""Reads what `nndiag watch` wrote: a run directory, see docs/journal.md."""
+"""What `nndiag watch` wrote: a run directory, see docs/journal.md."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import pytest
 from nndiag.cli import planned
 from nndiag.detectors import catalogue
 from nndiag.detectors.base import HEADINGS
+from nndiag.readers.catalogue import READERS
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -49,3 +50,18 @@ def test_rules_lists_every_finding_once_with_a_sentence(nndiag: Run) -> None:
 @pytest.mark.parametrize("name", planned.FINDINGS)
 def test_what_is_built_is_not_called_planned(name: str) -> None:
     assert name not in catalogue.names()
+
+
+def test_formats_lists_every_reader_once_with_a_sentence(nndiag: Run) -> None:
+    lines = nndiag("formats").stdout.splitlines()
+    names = [line.split()[0] for line in lines if not line.startswith(" ")]
+
+    assert names == [reader.name for reader in READERS]
+    assert all(len(line.split()) > 4 for line in lines if not line.startswith(" "))
+
+
+def test_a_format_is_explained_by_its_page(nndiag: Run) -> None:
+    told = nndiag("explain", "mlflow-db").stdout
+
+    assert told.startswith("mlflow-db\n")
+    assert "is_nan" in told
