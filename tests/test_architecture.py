@@ -58,7 +58,11 @@ LIBRARIES = {
     "journal": {"numpy"},
     # `compression` is Python's own from 3.14 on
     "readers": {
-        "numpy", "polars_table: polars", "zstd: compression", "zstd: zstandard", "zstd: pyarrow",
+        "numpy",
+        "polars_table: polars",
+        "zstd: compression",
+        "zstd: zstandard",
+        "zstd: pyarrow",
     },
     "reports": {"numpy", "terminal: rich", "progress: rich"},
     "outline": {"numpy"},

@@ -122,9 +122,10 @@ def _whole(table: Table, names: Names) -> Rule:
     if not found:
         return NONE
     best, *others = sorted(found, key=_preference(table, names, _IN_STEPS_FIRST))
-    last = _last_step(table, best)
-    for other in others:
-        if len(table.columns[other]) >= FEWEST and _last_step(table, other) > 2 * last + 10:
+    long = [other for other in others if len(table.columns[other]) >= FEWEST]
+    last_of = _last_steps(table, (best, *long)) if long else {}
+    for other in long:
+        if last_of[other] > 2 * last_of[best] + 10:
             why = f"loss: {other!r}: {best!r} ends long before it, see that with --loss {best!r}"
             return (Chosen((other,)),), (why,)
     return (Chosen((best,)),), (
@@ -132,16 +133,18 @@ def _whole(table: Table, names: Names) -> Rule:
     )
 
 
-def _last_step(table: Table, name: str) -> float:
-    """How far into the training a column goes; in rows where no column counts steps."""
-    last = table.columns[name].rows[-1]
-    axis = step_axis(table.columns).step
-    if axis:
-        steps = table.columns[axis]
-        before = int(np.searchsorted(steps.rows, last, side="right"))
-        if before and np.isfinite(steps.values[:before]).all():
-            return float(steps.values[:before].max())
-    return float(last)
+def _last_steps(table: Table, names: Sequence[str]) -> dict[str, float]:
+    """How far into the training columns go; in rows where no column counts on and on."""
+    rows = {name: int(table.columns[name].rows[-1]) for name in names}
+    axis = step_axis(table.columns)
+    steps = table.columns.get(axis.step)
+    if steps is None or axis.may_restart_each_epoch or not np.isfinite(steps.values).all():
+        return {name: float(row) for name, row in rows.items()}
+    highest = np.append(0.0, np.maximum.accumulate(steps.values))
+    return {
+        name: float(highest[np.searchsorted(steps.rows, row, side="right")])
+        for name, row in rows.items()
+    }
 
 
 def _of_networks(table: Table, names: Names) -> Rule:
@@ -180,11 +183,11 @@ def _parts(table: Table, names: Names) -> Rule:
 
 def _logged_together(table: Table, found: Sequence[str]) -> tuple[str, ...]:
     """The columns that stand in the rows of the first one: terms of one sum."""
-    rows = set(table.columns[found[0]].rows.tolist())
+    rows = table.columns[found[0]].rows
+    is_first = np.zeros(table.height, dtype=bool)
+    is_first[rows] = True
     return tuple(
-        name
-        for name in found
-        if len(rows.intersection(table.columns[name].rows.tolist())) >= SAME_ROWS * len(rows)
+        name for name in found if is_first[table.columns[name].rows].sum() >= SAME_ROWS * rows.size
     )
 
 

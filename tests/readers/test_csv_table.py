@@ -70,6 +70,26 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.parametrize("points", [19, 20])
+def test_a_loss_that_goes_on_comes_before_one_that_ends_early(points, log):
+    """As in AlgoPerf's logs: `loss` in the first 100 steps, evaluations until the end."""
+    early = "".join(f"{i},{1 / (1 + i)},\n" for i in range(100))
+    late = "".join(f"{1000 * i},,{1 / i}\n" for i in range(1, points + 1))
+    run = csv_table.read(log("log.csv", f"global_step,loss,train/loss\n{early}{late}"))
+    is_enough = points >= 20
+
+    assert run.one("loss").name == ("train/loss" if is_enough else "loss")
+    assert any("ends long before" in note for note in run.notes) == is_enough
+
+
+def test_a_validation_loss_of_zero_where_none_was_measured_is_a_gap(log):
+    rows = "".join(f"{i},{9 / i},{4 / i if i % 5 == 0 else 0.0}\n" for i in range(1, 41))
+    run = csv_table.read(log("log.csv", f"epoch,train_loss,val_loss\n{rows}"))
+
+    assert run.one("val_loss").steps.tolist() == list(range(5, 41, 5))
+    assert any("0 taken for 'not computed in this row'" in note for note in run.notes)
+
+
 def test_a_summary_of_names_and_values_among_the_rows_is_no_header(log):
     rows = "".join(
         f"{e},{b},{1 / (10 * e + b)}\n" * (b < 4) or f"Epoch {e} Summary,val_loss={1 / e}\n"

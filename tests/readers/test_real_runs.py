@@ -19,10 +19,14 @@ FOLDER = Path(
 NOT_YET: set[str] = set()
 
 # Logs where we mean something else than the manifest does by a row or a step.
+STOPS = "'loss' stops after 100 steps of over 100 000: we judge 'train/loss', which goes on"
 EXCEPTIONS = {
+    "r005": STOPS,
+    "r016": STOPS,
     "r052": "three starts in one file: we judge the last, the manifest counts all rows",
     "r072": "one step is logged twice: we keep the last value",
     "r076": "three starts in one file: we judge the last, the manifest counts all rows",
+    "r077": STOPS,
     "r099": "four seeds in one file: we judge the last, the manifest counts all rows",
 }
 
