@@ -24,7 +24,8 @@ from nndiag import __version__
 from nndiag.cli import planned
 from nndiag.errors import NndiagError
 
-COMMANDS = ("watch", "demo", "analyze", "explain", "rules", "formats")  # in the order of the help text
+# In the order of the help text.
+COMMANDS = ("watch", "demo", "analyze", "explain", "rules", "formats")
 
 INTERRUPTED = 128 + 2  # as a shell counts SIGINT
 BROKEN_PIPE = 128 + 13  # and SIGPIPE

@@ -6,7 +6,7 @@ import typer
 
 
 def explain(
-    name: str = typer.Argument(..., metavar="NAME", help="A finding, or a format of logs, as reports name it."),
+    name: str = typer.Argument(..., metavar="NAME", help="A finding, or a format of logs."),
 ) -> None:
     """Say what a finding means: what it sees, why it happens, its formula, remedies and source.
 

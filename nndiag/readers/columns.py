@@ -9,7 +9,7 @@ import numpy as np
 
 from nndiag.readers.axis import Axis, axis_of
 from nndiag.readers.held_out import mean_of_batches, scale_note
-from nndiag.readers.loss_choice import Chosen, choose
+from nndiag.readers.loss_choice import Chosen, choose, unreadable
 from nndiag.readers.table import Column, Table
 from nndiag.readers.zero_padding import without_zeros
 from nndiag.records import Run, Series
@@ -47,9 +47,13 @@ def run_of(
     """
     table, padded = _without_padding(table) if nan_may_be_blank else (table, [])
     table, zeros = without_zeros(table)
+    table = _without_empty(table)
     choice = choose(table, loss, path, held_out)
     chosen_losses = [_summed(table, chosen) for chosen in choice.losses]
     loss_rows = _rows_of_any(chosen_losses, table.height)
+    if not loss_rows.size:
+        what = f"{choice.losses[0].name!r} has no value: its terms stand in no row together"
+        raise unreadable(table, path, what, loss or "loss")
     axis = axis_of(table, loss_rows)
     series = [
         _series(axis, column, "loss", chosen.owner)
@@ -75,6 +79,12 @@ def run_of(
         said.append(f"left out, no numbers: {_list(table.unreadable)}")
     told = tuple(note[:MAX_NOTE] for note in (*said, *notes))
     return Run(path, format, tuple(series), notes=told, blind=blind)
+
+
+def _without_empty(table: Table) -> Table:
+    """Without the columns of which a reader has taken away every value."""
+    columns = {name: column for name, column in table.columns.items() if len(column)}
+    return Table(table.height, columns, table.unreadable, table.remarks)
 
 
 def _summed(table: Table, chosen: Chosen) -> Column:

@@ -282,13 +282,16 @@ def _rows(records: Records, places: np.ndarray, length: int) -> np.ndarray:
 
 def _column(rows: np.ndarray, at: int, dtype: str) -> np.ndarray:
     """(n,) float64: the numbers that begin at byte `at` of each row."""
-    return np.ndarray((len(rows),), dtype, rows, at, (rows.shape[1],)).astype(np.float64)
+    numbers = np.ndarray((len(rows),), dtype, rows, at, (rows.shape[1],))
+    with np.errstate(invalid="ignore"):  # some of the NaNs in float32 are "signalling"
+        return numbers.astype(np.float64)
 
 
 def _numbers(rows: np.ndarray, at: int, kind: Kind) -> np.ndarray:
     if kind.is_bfloat16:
         upper = np.ndarray((len(rows),), "<u2", rows, at, (rows.shape[1],)).astype(np.uint32) << 16
-        return upper.view(np.float32).astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            return upper.view(np.float32).astype(np.float64)
     return _column(rows, at, kind.dtype)
 
 

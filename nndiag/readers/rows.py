@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from nndiag.readers.table import number
+from nndiag.readers.table import MAX_NAME, number
 from nndiag.vocabulary import canonical, describe
 
 MAX_DEPTH = 4  # objects in objects; a deeper one holds settings, not measurements
@@ -56,7 +56,8 @@ def _flat(record: Mapping[str, object], prefix: str, depth: int) -> Pairs:
     for count, (key, value) in enumerate(record.items()):
         if count >= MAX_FIELDS:
             return
-        name = f"{prefix}{key}"
+        # a longer one is no column; whole, it would stay in the caches of the vocabulary
+        name = f"{prefix}{key}"[: MAX_NAME + 1]
         if isinstance(value, Mapping):
             if depth > 1:
                 yield from _flat(value, f"{name}/", depth - 1)

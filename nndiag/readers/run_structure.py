@@ -48,7 +48,7 @@ def parameters(process: JsonObject) -> tuple[Parameter, ...]:
     return tuple(
         Parameter(
             name=text(parameter, "name"),
-            shape=tuple(size for size in items(parameter, "shape") if isinstance(size, int)),
+            shape=tuple(items_of_shape(parameter)),
             requires_grad=parameter.get("requires_grad") is not False,
             optimizer=text(parameter, "optimizer") or None,
             model=text(model, "name"),
@@ -74,6 +74,13 @@ def origins(events: Iterable[JsonObject]) -> Iterator[NonfiniteOrigin]:
                 loss_finite=event.get("loss_finite") is True,
                 detail=text(event, "detail"),
             )
+
+
+def items_of_shape(entry: JsonObject) -> Iterator[int]:
+    """Sizes of which a product is still a float: no tensor has 2^48 rows, or 20 dimensions."""
+    for size in items(entry, "shape")[:20]:
+        if isinstance(size, int) and 0 <= size < 2**48:
+            yield size
 
 
 def text(entry: JsonObject, key: str) -> str:

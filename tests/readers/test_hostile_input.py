@@ -21,7 +21,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -30,10 +30,11 @@ from hypothesis import strategies as st
 import nndiag.readers
 import nndiag.vocabulary
 from nndiag.detectors import catalogue as detectors
+from nndiag.errors import UnreadableLog
 from nndiag.readers.catalogue import READERS
 from nndiag.readers.rows import MAX_DEPTH, MAX_FIELDS, measurements
 from tests.fuzz.judge import PATIENCE, READ, Fault, Judge
-from tests.fuzz.mutations import NUMBERS, SIZES, TOKENS
+from tests.fuzz.mutations import NUMBERS, TOKENS
 from tests.fuzz.patterns import attacks
 from tests.fuzz.seeds import Seed, mutant, seeds_of
 from tests.fuzz.stage import Stage
@@ -422,16 +423,22 @@ def test_no_pattern_takes_long_over_64_kilobytes(pattern: re.Pattern[str]) -> No
 
 
 @pytest.mark.parametrize(
-    ("careless", "size"),
-    [(r"([0-9]*\.?[0-9]*)+x", 4), (r"loss: .*?a.*?z", 300), (r"^ *Epoch +(.*\bbox\b.*)", 500)],
+    ("careless", "sizes"),
+    [
+        (r"([0-9]*\.?[0-9]*)+x", (4, 9)),
+        (r"loss: .*?a.*?z", (300, 1200)),
+        (r"^ *Epoch +(.*\bbox\b.*)", (300, 1200)),
+    ],
 )
-def test_an_attack_is_found_for_a_pattern_that_backtracks(careless: str, size: int) -> None:
+def test_an_attack_is_found_for_a_pattern_that_backtracks(
+    careless: str, sizes: tuple[int, int]
+) -> None:
     pattern = re.compile(careless)
     small, large = (
-        max(_seconds(pattern, text) for text in attacks(pattern, times * size)) for times in (1, 2)
+        max(_seconds(pattern, text) for text in attacks(pattern, size)) for size in sizes
     )
 
-    assert large > 3 * small  # linear would be 2
+    assert large > 7 * small  # linear would be 4 at most
 
 
 def _seconds(pattern: re.Pattern[str], text: str | bytes) -> float:
@@ -460,11 +467,18 @@ def _endless(path: Path, loss: str | None) -> object:
         pass
 
 
-OPEN = []
+OPEN: list[IO[str]] = []
+
+
+def _leaves_open(path: Path, loss: str | None) -> object:
+    OPEN.append(path.open())
+    raise UnreadableLog(where=str(path), what="is open")
+
+
 BROKEN_RULES: dict[str, tuple[Callable[[Path, str | None], object], str]] = {
     "another exception": (lambda path, loss: {}["x"], "KeyError at"),
     "no end": (_endless, "took more than"),
-    "an open file": (lambda path, loss: OPEN.append(path.open()), "Fault|left open|read gives"),
+    "an open file": (_leaves_open, "a file was left open"),
     "no run": (lambda path, loss: 3, "read gives int"),
     "a warning": (lambda path, loss: __import__("warnings").warn("x", stacklevel=1), "UserWarning"),
 }
@@ -491,7 +505,3 @@ def test_the_same_seed_gives_the_same_mutants(stage: Stage) -> None:
                 mutant(seeds_of(reader)[0], random.Random(index), stage.scratch) for _ in range(2)
             )
             assert one == other
-
-
-def test_sizes_that_overflow_are_among_those_tried() -> None:
-    assert {2**31, 2**32 - 1, 2**63, 2**64 - 1} <= set(SIZES)

@@ -10,6 +10,7 @@ import json
 import os
 import sqlite3
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +18,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nndiag.detectors import catalogue as detectors
+from nndiag.diagnosis import diagnose
 from nndiag.errors import UnreadableLog
 from nndiag.readers import (
     csv_table,
     json_lines,
+    megatron,
     mlflow_files,
     tfrecord,
     wandb_datastore,
@@ -29,9 +33,11 @@ from nndiag.readers import (
     wire,
 )
 from nndiag.readers.columns import MAX_NOTE, run_of
+from nndiag.readers.rows import measurements
 from nndiag.readers.separate_metrics import MAX_DEPTH, metric_files
 from nndiag.readers.sqlite_store import Damaged, Store, read_store
 from nndiag.readers.table import MAX_COLUMNS, MAX_NAME, TableBuilder
+from nndiag.records import Series
 from tests.fuzz.containers import event_frame, wandb_file
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -58,6 +64,30 @@ def test_a_name_as_long_as_a_book_is_none() -> None:
     builder.add([("n" * (MAX_NAME + 1), 1.0), ("n" * MAX_NAME, 1.0), ("loss", 1.0)])
 
     assert sorted(map(len, builder.table().columns)) == [4, MAX_NAME]
+
+
+def test_a_key_as_long_as_a_book_is_kept_nowhere() -> None:
+    record = {"mode": "val", "loss" * 100_000: 1.0, "a": {"b" * 100_000: 1.0}}
+
+    assert max(len(name) for name, _ in measurements(record)) <= MAX_NAME + len("val/") + 1
+
+
+def test_steps_at_both_ends_of_int64_are_in_order() -> None:
+    far = [-(2**63), 0, 2**63 - 1]
+    assert len(Series("loss", np.array(far), np.zeros(3))) == 3
+    with pytest.raises(ValueError, match="increase strictly"):
+        Series("loss", np.array(far[::-1]), np.zeros(3))
+
+
+def test_losses_at_the_end_of_float64_are_judged_without_a_warning() -> None:
+    builder = TableBuilder()
+    for step in range(300):
+        loss = 1e308 if step % 7 else 1e-308
+        builder.add([("step", float(step)), ("loss", loss), ("grad_norm", loss), ("lr", 1e300)])
+    run = run_of(builder.table(), path="log", format="csv", loss=None)
+
+    diagnosis = diagnose(run, detectors.every())
+    assert not [a for a in diagnosis.abstained if a.reason.startswith("could not judge")]
 
 
 def test_a_note_is_no_longer_than_a_paragraph() -> None:
@@ -93,6 +123,18 @@ def test_epochs_that_are_no_numbers_count_no_steps(odd: str, tmp_path: Path) -> 
 
     for series in run.series:
         assert series.steps.min() >= 0 and series.steps.max() < 10
+
+
+def test_a_loss_without_a_value_is_no_loss(tmp_path: Path) -> None:
+    path = tmp_path / "train.log"
+    path.write_text(" iteration 1/ 9 | lm loss: 0 | number of skipped iterations: 1 |\n")
+    with pytest.raises(UnreadableLog):
+        megatron.read(path)
+
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"loss_a": 1}\n{"loss_b": 2}\n' * 5)
+    with pytest.raises(UnreadableLog, match="in no row together"):
+        json_lines.read(path, "loss_a + loss_b")
 
 
 def test_metric_files_are_regular_files(tmp_path: Path) -> None:
@@ -149,9 +191,12 @@ COUNTING = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c)"
     ids=["work", "rows", "bytes"],
 )
 def test_a_database_gives_no_more_than_its_size_allows(query: str, why: str) -> None:
+    started = time.process_time()
     with store() as one, pytest.raises(Damaged, match=why):
         for _ in one.rows(query):
             pass
+
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="setlimit came with Python 3.11")
