@@ -26,7 +26,7 @@ import numpy as np
 
 from nndiag.detectors import catalogue
 from nndiag.diagnosis import diagnose
-from nndiag.readers import csv_table, hf_trainer_state, json_lines, plain_text
+from nndiag.readers.formats import csv_table, hf_trainer_state, json_lines, plain_text
 from nndiag.records import Run
 
 ROUNDS = 3
@@ -209,7 +209,7 @@ def peak_mb(reader: str, path: Path, *, judge: bool = False) -> float:
     program = f"""
 import resource, sys
 from pathlib import Path
-from nndiag.readers import {reader}
+from nndiag.readers.formats import {reader}
 run = {reader}.read(Path({str(path)!r}))
 if {judge}:
     from nndiag.detectors import catalogue

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nndiag.readers import tensorboard_events
-from nndiag.readers.crc32c import masked_of
-from nndiag.readers.event_scalars import EventFile
+from nndiag.readers.tensorboard import tensorboard_events
+from nndiag.readers.tensorboard.crc32c import masked_of
+from nndiag.readers.tensorboard.event_scalars import EventFile
 
 VALUES = 1_000_000
 PART = 100_000  # values that EventAccumulator reads

@@ -17,8 +17,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from nndiag.readers.wandb_datastore import Datastore
-from nndiag.readers.wandb_history import History
+from nndiag.readers.wandb.wandb_datastore import Datastore
+from nndiag.readers.wandb.wandb_history import History
 
 ROWS = 100_000
 NAMES = ("loss", "lr", "grad_norm", "accuracy", "perplexity", "_step", "_runtime", "_timestamp")

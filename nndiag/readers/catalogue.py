@@ -6,10 +6,11 @@ import inspect
 from collections.abc import Sequence
 
 from nndiag.errors import BadUsage
-from nndiag.readers import (
+from nndiag.readers import run_directory
+from nndiag.readers.base import Reader
+from nndiag.readers.formats import (
     csv_table,
     detectron2,
-    dvclive,
     fairseq,
     hf_trainer_state,
     json_lines,
@@ -19,19 +20,15 @@ from nndiag.readers import (
     llama_factory,
     llm_c,
     megatron,
-    mlflow_files,
-    mlflow_sqlite,
     mmengine,
     modded_nanogpt,
     nanogpt,
     plain_text,
-    run_directory,
-    tensorboard_events,
-    trackio,
     ultralytics,
-    wandb_run,
 )
-from nndiag.readers.base import Reader
+from nndiag.readers.stores import dvclive, mlflow_files, mlflow_sqlite, trackio
+from nndiag.readers.tensorboard import tensorboard_events
+from nndiag.readers.wandb import wandb_run
 
 READERS: tuple[Reader, ...] = (
     run_directory,

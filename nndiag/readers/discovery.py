@@ -21,7 +21,7 @@ from nndiag.errors import UnreadableLog
 from nndiag.readers import run_directory
 from nndiag.readers.base import Reader, SharedFolder, Store
 from nndiag.readers.catalogue import chosen
-from nndiag.readers.text_lines import head_of, uncompressed_name
+from nndiag.readers.lines.text_lines import head_of, uncompressed_name
 from nndiag.records import Run
 from nndiag.vocabulary.names import words_of
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nndiag.readers import hf_trainer_state
+from nndiag.readers.formats import hf_trainer_state
 from nndiag.records import Run
 
 SKETCH = 64  # points of the loss that stand for it

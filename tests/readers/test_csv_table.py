@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nndiag.errors import UnreadableLog
-from nndiag.readers import csv_table, polars_table
+from nndiag.readers.formats import csv_table, polars_table
 
 LIGHTNING = """epoch,step,train_loss_epoch,train_loss_step,val_loss
 0,49,,1.2,
@@ -408,7 +408,7 @@ def test_polars_is_loaded_for_large_files_only(log):
     pytest.importorskip("polars")
     path = log("metrics.csv", "step,loss,lr\n" + NUMBERS)
     program = (
-        "import sys; from pathlib import Path; from nndiag.readers import csv_table\n"
+        "import sys; from pathlib import Path; from nndiag.readers.formats import csv_table\n"
         f"csv_table.read(Path({str(path)!r})); print('polars' in sys.modules)\n"
         f"csv_table.LARGE = 1000; csv_table.read(Path({str(path)!r}))\n"
         "print('polars' in sys.modules)"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nndiag.errors import UnreadableLog
-from nndiag.readers import (
+from nndiag.readers.formats import (
     csv_table,
     detectron2,
     fairseq,
@@ -27,7 +27,7 @@ from nndiag.readers import (
     plain_text,
     ultralytics,
 )
-from nndiag.readers.text_lines import head_of
+from nndiag.readers.lines.text_lines import head_of
 
 FIXTURES = Path(__file__).parent / "fixtures"
 DIALECTS = (

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nndiag.errors import UnreadableLog
-from nndiag.readers import dvclive
+from nndiag.readers.stores import dvclive
 
 FIXTURE = Path(__file__).parent / "fixtures" / "dvclive"
 EXPECTED = json.loads((FIXTURE / "expected.json").read_text())

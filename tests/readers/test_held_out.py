@@ -2,7 +2,7 @@
 
 import pytest
 
-from nndiag.readers import csv_table, plain_text
+from nndiag.readers.formats import csv_table, plain_text
 
 
 def test_of_a_validation_that_prints_each_batch_the_mean_counts(log):

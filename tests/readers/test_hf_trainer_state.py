@@ -5,7 +5,7 @@ import json
 import pytest
 
 from nndiag.errors import UnreadableLog
-from nndiag.readers import hf_trainer_state
+from nndiag.readers.formats import hf_trainer_state
 
 HISTORY = [
     {"epoch": 0.1, "grad_norm": 2.0, "learning_rate": 1e-4, "loss": 2.5, "step": 10},

@@ -32,7 +32,7 @@ import nndiag.vocabulary
 from nndiag.detectors import catalogue as detectors
 from nndiag.errors import UnreadableLog
 from nndiag.readers.catalogue import READERS
-from nndiag.readers.rows import MAX_DEPTH, MAX_FIELDS, measurements
+from nndiag.readers.tables.rows import MAX_DEPTH, MAX_FIELDS, measurements
 from tests.fuzz.judge import PATIENCE, READ, Fault, Judge
 from tests.fuzz.mutations import NUMBERS, TOKENS
 from tests.fuzz.patterns import attacks
@@ -235,7 +235,7 @@ def test_deep_json_has_an_outcome(reader: str, text: str, place: Write) -> None:
 def test_a_document_above_the_limit_is_refused(
     reader: str, place: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nndiag.readers.json_lines.MAX_DOCUMENT", 2 * MIB)
+    monkeypatch.setattr("nndiag.readers.formats.json_lines.MAX_DOCUMENT", 2 * MIB)
     rows = [{"step": step, "loss": 0.5} for step in range(100_000)]
     path = place("large.json", json.dumps({"log_history": rows}))
 
@@ -395,22 +395,26 @@ def patterns() -> Iterable[tuple[str, re.Pattern[Any]]]:
     """Every regular expression of the readers and the vocabulary, and the place where it is."""
     found = {}
     for package in (nndiag.readers, nndiag.vocabulary):
-        for info in pkgutil.iter_modules(package.__path__):
-            module = importlib.import_module(f"{package.__name__}.{info.name}")
+        for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            module, place = importlib.import_module(info.name), info.name.rpartition(".")[2]
             for name, value in vars(module).items():
                 if isinstance(value, re.Pattern):
-                    found[f"{info.name}.{name}"] = value
+                    found[f"{place}.{name}"] = value
             for node in ast.walk(ast.parse(inspect.getsource(module))):
                 match node:
                     case ast.Call(
                         func=ast.Attribute(value=ast.Name("re")),
                         args=[ast.Constant(str(text) | bytes(text)), *_],
                     ):
-                        found.setdefault(f"{info.name}, line {node.lineno}", re.compile(text))
+                        found.setdefault(f"{place}, line {node.lineno}", re.compile(text))
     return {one.pattern: (name, one) for name, one in reversed(found.items())}.values()
 
 
 PATTERNS = dict(patterns())
+
+
+def test_the_patterns_of_all_packages_are_tried() -> None:
+    assert {"printed._NUMBER", "table._NUMBER", "fairseq._FIELD"} <= set(PATTERNS)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)

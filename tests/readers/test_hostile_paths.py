@@ -17,9 +17,9 @@ import nndiag
 from nndiag.analysis import Analysis
 from nndiag.detectors import catalogue as detectors
 from nndiag.errors import UnreadableLog
-from nndiag.readers import text_lines
 from nndiag.readers.catalogue import READERS
 from nndiag.readers.discovery import MAX_DEPTH, MAX_ENTRIES, Skipped, Source, search
+from nndiag.readers.lines import text_lines
 from tests.fuzz.judge import READ, Judge
 
 LOG = "step,loss\n" + "".join(f"{step},{1 / (step + 1)}\n" for step in range(40))

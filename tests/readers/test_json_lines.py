@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nndiag.errors import UnreadableLog
-from nndiag.readers import json_lines
+from nndiag.readers.formats import json_lines
 
 
 def lines(*records):

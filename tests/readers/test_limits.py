@@ -21,22 +21,16 @@ import pytest
 from nndiag.detectors import catalogue as detectors
 from nndiag.diagnosis import diagnose
 from nndiag.errors import UnreadableLog
-from nndiag.readers import (
-    csv_table,
-    json_lines,
-    megatron,
-    mlflow_files,
-    tfrecord,
-    wandb_datastore,
-    wandb_history,
-    wandb_run,
-    wire,
-)
-from nndiag.readers.columns import MAX_NOTE, run_of
-from nndiag.readers.rows import measurements
-from nndiag.readers.separate_metrics import MAX_DEPTH, metric_files
-from nndiag.readers.sqlite_store import Damaged, Store, read_store
-from nndiag.readers.table import MAX_COLUMNS, MAX_NAME, TableBuilder
+from nndiag.readers import wire
+from nndiag.readers.formats import csv_table, json_lines, megatron
+from nndiag.readers.stores import mlflow_files
+from nndiag.readers.stores.separate_metrics import MAX_DEPTH, metric_files
+from nndiag.readers.stores.sqlite_store import Damaged, Store, read_store
+from nndiag.readers.tables.columns import MAX_NOTE, run_of
+from nndiag.readers.tables.rows import measurements
+from nndiag.readers.tables.table import MAX_COLUMNS, MAX_NAME, TableBuilder
+from nndiag.readers.tensorboard import tfrecord
+from nndiag.readers.wandb import wandb_datastore, wandb_history, wandb_run
 from nndiag.records import Series
 from tests.fuzz.containers import event_frame, wandb_file
 

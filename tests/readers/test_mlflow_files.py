@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nndiag.errors import UnreadableLog
-from nndiag.readers import mlflow_files
-from nndiag.readers.text_lines import head_of
+from nndiag.readers.lines.text_lines import head_of
+from nndiag.readers.stores import mlflow_files
 
 FIXTURE = Path(__file__).parent / "fixtures" / "mlflow"
 EXPERIMENT = FIXTURE / "mlruns" / "1"

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nndiag.errors import UnreadableLog
-from nndiag.readers import mlflow_sqlite, sqlite_store
-from nndiag.readers.text_lines import head_of
+from nndiag.readers.lines.text_lines import head_of
+from nndiag.readers.stores import mlflow_sqlite, sqlite_store
 
 FIXTURE = Path(__file__).parent / "fixtures" / "mlflow"
 DATABASE = FIXTURE / "mlflow.db"

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nndiag.errors import UnreadableLog
-from nndiag.readers import line_shapes, plain_text
+from nndiag.readers.formats import plain_text
+from nndiag.readers.lines import line_shapes
 from nndiag.vocabulary import numbers_in
 from tests.readers.test_real_runs import FOLDER as REAL_RUNS
 

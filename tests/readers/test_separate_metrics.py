@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nndiag.readers.separate_metrics import TOGETHER_MS, Points, table_of
+from nndiag.readers.stores.separate_metrics import TOGETHER_MS, Points, table_of
 
 
 def points(*triples):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nndiag.readers.table import TableBuilder
+from nndiag.readers.tables.table import TableBuilder
 
 
 def built(rows, most=1 << 27):

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nndiag.errors import UnreadableLog
-from nndiag.readers import event_layout, event_scalars, tensorboard_events, tfrecord
-from nndiag.readers.crc32c import masked_of, masked_of_rows
-from nndiag.readers.event_scalars import EventFile
+from nndiag.readers.tensorboard import event_layout, event_scalars, tensorboard_events, tfrecord
+from nndiag.readers.tensorboard.crc32c import masked_of, masked_of_rows
+from nndiag.readers.tensorboard.event_scalars import EventFile
 
 FIXTURES = Path(__file__).parent / "fixtures" / "tensorboard"
 FILES = sorted(FIXTURES.rglob("*tfevents*"))

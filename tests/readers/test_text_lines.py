@@ -11,8 +11,15 @@ from pathlib import Path
 import pytest
 
 from nndiag.errors import UnreadableLog
-from nndiag.readers import compression, csv_table, json_lines, plain_text, text_lines
-from nndiag.readers.text_lines import TextLines, head_of, open_regular, suffix_of, uncompressed_name
+from nndiag.readers.formats import csv_table, json_lines, plain_text
+from nndiag.readers.lines import compression, text_lines
+from nndiag.readers.lines.text_lines import (
+    TextLines,
+    head_of,
+    open_regular,
+    suffix_of,
+    uncompressed_name,
+)
 
 TABLE = "step,loss\n" + "".join(f"{i},{1 / (i + 1):.6f}\n" for i in range(5000))
 
@@ -207,7 +214,7 @@ def test_memory_stays_small_whatever_the_lines_are(reader, content, tmp_path):
     program = f"""
 from pathlib import Path
 from nndiag.errors import UnreadableLog
-from nndiag.readers import {reader}
+from nndiag.readers.formats import {reader}
 try:
     {reader}.read(Path({str(path)!r}))
 except UnreadableLog:

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nndiag.errors import UnreadableLog
-from nndiag.readers import trackio
-from nndiag.readers.text_lines import head_of
+from nndiag.readers.lines.text_lines import head_of
+from nndiag.readers.stores import trackio
 
 FIXTURE = Path(__file__).parent / "fixtures" / "trackio"
 DATABASE = FIXTURE / "digits.db"

@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nndiag.errors import UnreadableLog
-from nndiag.readers import wandb_datastore, wandb_history, wandb_run
-from nndiag.readers.wandb_datastore import BLOCK, Datastore
-from nndiag.readers.wandb_history import History
+from nndiag.readers.wandb import wandb_datastore, wandb_history, wandb_run
+from nndiag.readers.wandb.wandb_datastore import BLOCK, Datastore
+from nndiag.readers.wandb.wandb_history import History
 
 FIXTURES = Path(__file__).parent / "fixtures" / "wandb"
 FILES = sorted(FIXTURES.rglob("*.wandb"))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from nndiag.readers.table import TableBuilder
-from nndiag.readers.zero_padding import without_zeros
+from nndiag.readers.tables.table import TableBuilder
+from nndiag.readers.tables.zero_padding import without_zeros
 
 
 def table(**columns):

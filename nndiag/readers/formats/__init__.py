@@ -1,0 +1,1 @@
+"""Logs in one file of text: the general readers, and those of single frameworks."""

@@ -1,0 +1,1 @@
+"""Lines of files that may be anything: packed, torn, endless."""

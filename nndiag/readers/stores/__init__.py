@@ -1,0 +1,1 @@
+"""Metrics kept one by one: MLflow, Trackio, DVCLive."""
