@@ -15,6 +15,7 @@ import numpy as np
 from nndiag.readers.formats.csv_table import table_of
 from nndiag.readers.formats.dialect import with_columns
 from nndiag.readers.lines.text_lines import text_of
+from nndiag.readers.tables.axis import LARGEST_STEP
 from nndiag.readers.tables.columns import run_of
 from nndiag.readers.tables.table import Column, Table
 from nndiag.records import Run
@@ -67,7 +68,7 @@ def _counted_on(table: Table, by: str) -> tuple[Table, list[str]]:
     if epochs is None or losses is None or len(epochs) < 2:
         return table, []
     back = np.flatnonzero(np.diff(epochs.values) <= 0) + 1
-    if not back.size or not np.isfinite(epochs.values).all():
+    if not back.size or not (np.abs(epochs.values) < LARGEST_STEP).all():  # NaN is not, either
         return table, []
     loss = losses.filled(table.height)[epochs.rows]
     steps, offset, calls = epochs.values.copy(), 0.0, 1
