@@ -24,6 +24,7 @@ import multiprocessing
 import os
 import random
 import resource
+import signal
 import sys
 import time
 from collections import Counter
@@ -31,6 +32,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from nndiag.detectors import catalogue as detectors
@@ -83,6 +85,7 @@ class Figures:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     asked = _options(arguments)
+    signal.signal(signal.SIGTERM, _end)  # also in the workers, which inherit it: they tidy up
     if asked.only is not None:
         return _again(asked.format[0], asked.seed, asked.only)
     print(
@@ -121,6 +124,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     if asked.only is not None and len(asked.format) != 1:
         parser.error("--only needs one --format")
     return asked
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def _tell(figures: Figures, seed: int) -> None:
@@ -211,9 +218,12 @@ def _work(
 ) -> None:
     """One process: judge these inputs, and send the figures bit by bit."""
     _limit_memory()
+    parent = os.getppid()
     judge, kept = judge_of(format), Counter[str]()
     with Stage() as stage:
         for some in _batches(indices, REPORT_EVERY):
+            if os.getppid() != parent:  # it was killed
+                return
             part = Figures(format, inputs=len(some))
             for index in some:
                 at.value = index
