@@ -44,6 +44,7 @@ COLUMNS: Final = (
     "nndiag_time_s",
     "update_gradient_cosine",
     "update_ratio",
+    "time_to_backward_s",
 )
 
 CHECKSUM: Final = struct.Struct("<Q")  # 8 bytes keep the next message aligned

@@ -30,6 +30,7 @@ __all__ = [
     "Journal",
     "RankJournal",
     "Stream",
+    "UnknownVersion",
     "open_run",
     "read_events",
     "read_manifest",
@@ -47,6 +48,10 @@ JSON_BYTES = 256 << 20
 EVENTS_BYTES = 64 << 20
 MOST_RANKS = 4096
 HOLLOW = 1 << 30  # bytes: from here on a file must take a thousandth of that on the disk at least
+
+
+class UnknownVersion(UnreadableLog):
+    """A file of ours in a format that this nndiag does not know: it is newer, most likely."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,8 @@ class Journal:
 def open_run(path: Path) -> Journal:
     """The run directory at `path`.
 
-    Raises `UnreadableLog` where it holds neither a manifest of ours nor the folder of a rank.
+    Raises `UnreadableLog` where it holds neither a manifest of ours nor the folder of a rank, and
+    `UnknownVersion` where its manifest is of another version: what the rest means is unknown then.
     """
     path = os.fspath(path)
     names = sorted(_names(path))
@@ -92,6 +98,8 @@ def open_run(path: Path) -> Journal:
             ranks.append(_rank(folder, int(numbers[1]), int(numbers[2] or 0)))
     try:
         manifest = read_manifest(os.path.join(path, RUN_FILE))
+    except UnknownVersion:
+        raise
     except UnreadableLog:
         if not ranks:
             raise
@@ -165,7 +173,9 @@ def _read_object(path: Path, schema: str) -> JsonObject:
         raise UnreadableLog(where=where, what=f"not an {name} file")
     if written.partition(".")[0] != version:
         what = f"format {written[:20]} is not known, only {version}"
-        raise UnreadableLog(where=where, what=what, do="read it with the nndiag that wrote it")
+        by = str(told.get("nndiag", ""))[:20]
+        do = f"read it with the nndiag that wrote it{by and f': {by}'}"
+        raise UnknownVersion(where=where, what=what, do=do)
     return told
 
 

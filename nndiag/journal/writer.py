@@ -4,6 +4,9 @@ Each record is one `os.write` on a descriptor opened with O_APPEND, so that it h
 kernel when `append` returns: a SIGKILL afterwards loses nothing. There is no buffer, no lock, no
 thread, and no fsync, which could hold the training up for seconds.
 
+A script may close descriptors that it did not open, and its next file then gets our number. So
+before each use a descriptor is asked whether it still leads to our file.
+
 Whatever goes wrong is an `OSError`, for the caller's guard. A record that was not written whole is
 taken back, so that the next one finds its place.
 
@@ -20,6 +23,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from os import close as _close
+from os import fstat as _fstat
 from os import ftruncate as _ftruncate
 from os import mkdir as _mkdir
 from os import open as _open
@@ -123,6 +127,16 @@ def write_json(path: str, obj: object) -> None:
         raise
 
 
+def write_text(path: str, text: str) -> None:
+    """A new private file that holds `text`."""
+    file = _AppendOnlyFile(path)
+    try:
+        if text:
+            file.append(text.encode("utf-8", errors="replace"))
+    finally:
+        file.close()
+
+
 def make_directory(path: str) -> None:
     """Make `path` and its missing parents, each with mode 0700. One that exists stays as it is."""
     path = os.path.abspath(path)
@@ -130,11 +144,15 @@ def make_directory(path: str) -> None:
     if parent != path and not os.path.isdir(parent):
         make_directory(parent)
     try:
-        _mkdir(path, PRIVATE_DIRECTORY)
+        make_new_directory(path)
     except FileExistsError:
         if not os.path.isdir(path):
             raise
-        return
+
+
+def make_new_directory(path: str) -> None:
+    """Make `path` with mode 0700. Raises `FileExistsError`: of two that try, one succeeds."""
+    _mkdir(path, PRIVATE_DIRECTORY)
     _chmod(path, PRIVATE_DIRECTORY)  # a umask may have taken our own rights away
 
 
@@ -148,12 +166,21 @@ class _AppendOnlyFile:
     def __init__(self, path: str) -> None:
         self._fd = _open(path, _NEW_FILE, PRIVATE_FILE)
         self._size = 0
-        if _fchmod is not None:
-            _fchmod(self._fd, PRIVATE_FILE)  # whatever the umask
+        try:
+            status = _fstat(self._fd)
+            self._inode, self._device = status.st_ino, status.st_dev
+            if _fchmod is not None:
+                _fchmod(self._fd, PRIVATE_FILE)  # whatever the umask
+        except BaseException:
+            _close(self._fd)
+            raise
 
     def append(self, record: bytes) -> None:
         if self._fd < 0:
             raise OSError(errno.EBADF, "the journal is closed")
+        if not self._is_ours():
+            self._fd = -1  # not closed: it is the script's
+            raise OSError(errno.EBADF, "the script has closed the journal's descriptor")
         written = 0
         try:
             written = self._write(record)
@@ -176,7 +203,15 @@ class _AppendOnlyFile:
         with contextlib.suppress(OSError):  # then the reader finds the next record by its prefix
             _ftruncate(self._fd, self._size)
 
+    def _is_ours(self) -> bool:
+        try:
+            status = _fstat(self._fd)
+        except OSError:
+            return False
+        return status.st_ino == self._inode and status.st_dev == self._device
+
     def close(self) -> None:
+        is_ours = self._fd >= 0 and self._is_ours()
         fd, self._fd = self._fd, -1
-        if fd >= 0:
+        if is_ours:
             _close(fd)
