@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from nndiag.journal.writer import StreamWriter, make_directory
-from nndiag.watch import checkup
-from nndiag.watch.checkup import Checkup, Seen, severities_from
+from nndiag.watcher import checkup
+from nndiag.watcher.checkup import Checkup, Seen, severities_from
 
 LOSS = [("loss", ""), ("backward_calls", "")]
 

@@ -39,35 +39,42 @@ class Command:
     blinded_by: str = ""  # the flag of python that will keep our bootstrap out: "-I"
 
 
-def parse(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Command:
-    """The command for what follows the options of `nndiag watch`.
+def parse(
+    arguments: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    *,
+    asked_by: str = "nndiag watch",
+) -> Command:
+    """The command for what follows the options of `nndiag watch`, or of who else asks.
 
     Raises `BadUsage` for an option that is not ours, `CannotStart` for what is not there.
     """
     environment = os.environ if environment is None else environment
     if not arguments:
         raise BadUsage(
-            where="nndiag watch", what="what should be watched?", do="nndiag watch train.py"
+            where=asked_by, what="which script should be run?", do=f"{asked_by} train.py"
         )
     first, *others = arguments
     if first.startswith("-m") and not first.startswith("--"):
-        return _module(first[2:], others, environment)
+        return _module(first[2:], others, environment, asked_by)
     if first.startswith("-") and not os.path.exists(first):
         raise BadUsage(
-            where=f"nndiag watch {first}",
+            where=f"{asked_by} {first}",
             what="no such option",
-            do="our options come before SCRIPT: nndiag watch --help",
+            do=f"our options come before SCRIPT: {asked_by} --help",
         )
     if _is_script(first):
         return _script(first, others, environment)
     return _program(first, others, environment)
 
 
-def _module(glued: str, others: list[str], environment: Mapping[str, str]) -> Command:
+def _module(
+    glued: str, others: list[str], environment: Mapping[str, str], asked_by: str
+) -> Command:
     if glued:  # -mpackage.train
         others = [glued, *others]
     if not others:
-        raise BadUsage(where="nndiag watch -m", what="needs the name of a module")
+        raise BadUsage(where=f"{asked_by} -m", what="needs the name of a module")
     argv = (*interpreter(environment), "-m", *others)
     return Command(argv, label=f"-m {others[0]}", stem=_file_name(others[0]))
 
@@ -96,7 +103,8 @@ def _program(name: str, others: list[str], environment: Mapping[str, str]) -> Co
     if shutil.which(name, path=environment.get("PATH")) is None:
         do = "a script ends in .py, a program stands on PATH" if os.sep not in name else ""
         raise CannotStart(where=name, what="no such script or program", do=do)
-    script = next((a for a in others if a.endswith((".py", ".pyz"))), "")
+    scripts = (a for a in others if a.endswith((".py", ".pyz")) and not a.startswith("-"))
+    script = next(scripts, "")
     blinded_by = ""
     if _PYTHON.match(os.path.basename(name)):
         flags, rest = _own_flags(others)

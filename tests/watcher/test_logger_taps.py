@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from nndiag.watch.logger_taps import LOGGERS, await_loggers
-from nndiag.watch.session import Guard
+from nndiag.watcher.logger_taps import LOGGERS, await_loggers
+from nndiag.watcher.session import Guard
 
 Reported = list[tuple[str, str, float]]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from nndiag.watch.output_tap import MAX_LINE, OutputTap
-from nndiag.watch.session import Guard
+from nndiag.watcher.output_tap import MAX_LINE, OutputTap
+from nndiag.watcher.session import Guard
 
 
 def same(function: Callable[..., Any]) -> Callable[..., Any]:

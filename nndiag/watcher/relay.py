@@ -21,10 +21,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any, Protocol
 
-from nndiag.watch.command import Command
-from nndiag.watch.screen import Output, Screen
-from nndiag.watch.supervisor import Ending, Tick, forwarding, start
-from nndiag.watch.terminal import STDIN, STDOUT, control, set_window_size, window_size
+from nndiag.watcher.command import Command
+from nndiag.watcher.screen import Output, Screen
+from nndiag.watcher.supervisor import Ending, Tick, forwarding, start
+from nndiag.watcher.terminal import STDIN, STDOUT, control, set_window_size, window_size
 
 DRAW_EVERY_S = 0.25
 PAINT_EVERY_S = 2.0  # all of the view, should something have damaged it

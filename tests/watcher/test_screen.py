@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nndiag.watch.screen import Output, Screen
+from nndiag.watcher.screen import Output, Screen
 
 TAKE_OVER = {
     "the alternate screen": b"\x1b[?1049h",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nndiag.journal.writer import EventWriter, StreamWriter, make_directory
-from nndiag.watch.tail import RunTail, StreamTail, Trace
+from nndiag.watcher.tail import RunTail, StreamTail, Trace
 
 COLUMNS = [("loss", ""), ("backward_calls", ""), ("lr", ""), ("grad_norm", "")]
 COLUMNS += [("clip_threshold", ""), ("nndiag_time_s", "")]
@@ -57,7 +57,7 @@ def test_a_row_that_is_half_written_waits(rank: Path) -> None:
 
 
 def test_who_is_late_sees_the_newest_rows_only(rank: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nndiag.watch.tail.READ_BYTES", 2000)
+    monkeypatch.setattr("nndiag.watcher.tail.READ_BYTES", 2000)
     writer = StreamWriter(str(rank / "steps-0.arrows"), owner="Adam", columns=COLUMNS)
     for step in range(100):
         writer.append(step, step / 10, row(1.0))

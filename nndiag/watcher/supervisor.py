@@ -22,7 +22,7 @@ from types import FrameType
 from typing import NoReturn, Protocol
 
 from nndiag.errors import CannotStart
-from nndiag.watch.command import Command
+from nndiag.watcher.command import Command
 
 BOOTSTRAP = Path(__file__).parent / "bootstrap"
 RUN_VARIABLE = (
@@ -52,6 +52,7 @@ class WatchSettings:
     overhead_percent: float = 2.0
     max_steps: int | None = None
     stop_on: tuple[str, ...] = ()
+    compiled: str = "hidden"  # or eager, traced: how layers inside torch.compile are seen
 
     def as_dict(self) -> dict[str, object]:
         return {**asdict(self), "stop_on": list(self.stop_on)}

@@ -9,7 +9,7 @@ import pytest
 
 from nndiag.adapters.base import NAN, StepRow, Structure
 from nndiag.journal.reader import read_events, read_process, read_stream
-from nndiag.watch.recorder import Recorder
+from nndiag.watcher.recorder import Recorder
 
 
 @pytest.fixture(autouse=True)
@@ -118,6 +118,7 @@ def test_the_structure_replaces_the_former_one(tmp_path: Path, monkeypatch: pyte
     assert sorted(p.name for p in (tmp_path / "rank-1").iterdir()) == [
         "events.jsonl",
         "process.json",
+        "reserve",
     ]
 
 

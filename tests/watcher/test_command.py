@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from nndiag.errors import BadUsage, CannotStart, NndiagError
-from nndiag.watch import command, launchers
-from nndiag.watch.command import parse
+from nndiag.watcher import command, launchers
+from nndiag.watcher.command import parse
 
 
 @pytest.fixture(autouse=True)

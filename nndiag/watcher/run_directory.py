@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
 from nndiag import __version__
 from nndiag.errors import CannotStart
 from nndiag.journal.format import RUN_FILE, RUN_SCHEMA
-from nndiag.journal.writer import make_directory, write_json
+from nndiag.journal.private import harmless_environment, option_names, scrubbed
+from nndiag.journal.writer import make_directory, make_new_directory, write_json, write_text
+from nndiag.watcher.launchers import launcher_of
 
 HOME = "nndiag-runs"  # under the working directory, as wandb/ and runs/ are
 IGNORE_FILE = ".gitignore"
+ANSWER_S = 10.0  # how long a disk may take for the last file, before the script's status is given
 
 
 class RunDirectory:
@@ -26,9 +30,26 @@ class RunDirectory:
         self._manifest = manifest
 
     def close(self, *, status: int | None, signal: int | None, seconds: float) -> None:
-        """Write down how the script ended. A full disk does not matter any more: see `OSError`."""
+        """Write down how the script ended. Raises `OSError`, also where no disk answers."""
         ended = {"status": status, "signal": signal, "seconds": round(seconds, 3), "at": _now()}
-        write_json(str(self.path / RUN_FILE), {**self._manifest, "ended": ended})
+        failed: list[OSError] = [TimeoutError("the disk does not answer")]
+
+        def write() -> None:
+            try:
+                write_json(str(self.path / RUN_FILE), {**self._manifest, "ended": ended})
+                failed.clear()
+            except OSError as error:
+                failed[:] = [error]
+
+        thread = threading.Thread(target=write, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads for this user: then without a limit of time
+            write()
+        else:
+            thread.join(ANSWER_S)
+        if failed:
+            raise failed[0]
 
     def discard(self) -> None:
         """Take it away again, unless something was recorded: the command could not be started."""
@@ -59,11 +80,13 @@ def make(
     stem: str,
     script: str,
     settings: Mapping[str, object],
+    arguments: Sequence[str] = (),
     shared: bool = False,
 ) -> RunDirectory:
     """The directory `asked` for, or a new one under `nndiag-runs/`. Raises `CannotStart`.
 
-    A `shared` one may be there already: another rank of this run was faster.
+    A `shared` one may be there already: another rank of this run was faster. Of `arguments` only
+    the names of options are kept.
     """
     path = asked if asked is not None else Path(HOME) / stem
     try:
@@ -77,10 +100,14 @@ def make(
         manifest: dict[str, object] = {
             "schema": RUN_SCHEMA,
             "nndiag": __version__,
-            "script": os.path.basename(script) if os.path.isabs(script) else script,
+            "script": scrubbed(os.path.basename(script) if os.path.isabs(script) else script),
+            "options": option_names(arguments),
+            "environment": harmless_environment(os.environ),
             "started": _now(),
             "settings": dict(settings),
         }
+        if shared:  # then nobody is left to say how all of it ended
+            manifest["launcher"] = launcher_of(os.environ)
         if not (shared and (path / RUN_FILE).exists()):
             write_json(str(path / RUN_FILE), manifest)
     except (OSError, ValueError) as error:
@@ -94,7 +121,8 @@ def _make_home(home: Path) -> None:
     """`nndiag-runs/`, kept out of the user's commits as pytest and ruff keep their caches."""
     if not home.exists():
         make_directory(str(home))
-        (home / IGNORE_FILE).write_text("*\n", encoding="ascii")
+        with contextlib.suppress(FileExistsError):  # another rank was faster
+            write_text(str(home / IGNORE_FILE), "*\n")
 
 
 def _unused(path: Path) -> Path:
@@ -103,7 +131,7 @@ def _unused(path: Path) -> Path:
     candidate, number = base, 1
     while True:
         try:
-            os.mkdir(candidate, 0o700)  # making it is the only test that two of us cannot both pass
+            make_new_directory(str(candidate))  # the only test that two of us cannot both pass
             return candidate
         except FileExistsError:
             number += 1

@@ -21,8 +21,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from nndiag.watch.checkup import Checkup, Seen
-from nndiag.watch.frame import (
+from nndiag.watcher.checkup import Checkup, Seen
+from nndiag.watcher.frame import (
     clean,
     count,
     number,
@@ -31,7 +31,7 @@ from nndiag.watch.frame import (
     speed,
     stretched,
 )
-from nndiag.watch.tail import Progress, RunTail, Trace
+from nndiag.watcher.tail import Progress, RunTail, Trace
 
 STALLED_S = 10.0  # without a step
 LABEL, REMARK = 15, 28  # columns at the left and at the right of a curve

@@ -7,18 +7,21 @@ the observation ends for good. What the user's own code raises passes through un
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import json
 import os
 import sys
-import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
+from time import perf_counter as _clock  # bound here: a script may patch time
 from typing import Any
 
-from nndiag.watch.logger_taps import await_loggers
-from nndiag.watch.output_tap import OutputTap
-from nndiag.watch.recorder import Recorder
-from nndiag.watch.schedule import Schedule
+from nndiag.journal.writer import write_text
+from nndiag.watcher.logger_taps import await_loggers
+from nndiag.watcher.output_tap import OutputTap
+from nndiag.watcher.recorder import Recorder
+from nndiag.watcher.schedule import Schedule
 
 MAX_FAULTS = 3  # of our own, before the observation ends
 
@@ -29,7 +32,7 @@ class Guard:
     def __init__(self) -> None:
         self.cost_s = 0.0
         self.off = False
-        self._began_s = time.perf_counter()
+        self._began_s = _clock()
         self._depth = 0
         self._faults = 0
         self._on_fault: Callable[[str, bool], None] = lambda reason, final: None
@@ -37,22 +40,22 @@ class Guard:
     @property
     def elapsed_s(self) -> float:
         """Seconds since the first of our hooks ran."""
-        return time.perf_counter() - self._began_s
+        return _clock() - self._began_s
 
     def when_it_fails(self, on_fault: Callable[[str, bool], None]) -> None:
         self._on_fault = on_fault
 
     def __call__(self, function: Callable[..., None]) -> Callable[..., None]:
-        clock = time.perf_counter
+        clock = _clock
 
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> None:
             # One of ours inside another of ours (a print of our own, say) is not the script's.
             if self.off or self._depth:
                 return
-            self._depth = 1
             began = clock()
-            try:
+            try:  # from its first line on: a Ctrl-C in between would leave the depth at 1
+                self._depth = 1
                 function(*args, **kwargs)
             except Exception as error:  # not BaseException: Ctrl-C and exit are the user's
                 self._fault(function, error)
@@ -79,41 +82,64 @@ class Session:
 
     def __init__(self, torch: Any, run_dir: str, settings: dict[str, Any]) -> None:
         from nndiag.adapters.pytorch.observer import TorchAdapter
+        from nndiag.adapters.pytorch.ranks import rank_and_world
 
         self._run_dir = run_dir
         self._unsaid = ""  # why the observation ended, where that could not be written
         self._guard = Guard()
-        self._recorder = Recorder(run_dir, "torch", str(torch.__version__))
+        self._recorder = Recorder(run_dir, "torch", str(torch.__version__), rank_and_world)
         schedule = Schedule(
             settings.get("every", "auto"), float(settings.get("overhead_percent", 2.0)) / 100
         )
         self._adapter = TorchAdapter(
-            self._recorder, schedule, self._guard, settings.get("max_steps")
+            self._recorder,
+            schedule,
+            self._guard,
+            settings.get("max_steps"),
+            settings.get("compiled", "hidden"),
         )
         self._guard.when_it_fails(self._failed)
 
     def start(self, awaited: dict[str, Callable[[Any], None]]) -> None:
         """Attach. `awaited`: modules whose import the bootstrap waits for, with what to do then."""
         try:
-            self._attach(awaited)
+            self._attach()
+            for stream, name in ((sys.stdout, "stdout"), (sys.stderr, "stderr")):
+                if stream is not None:
+                    report = functools.partial(self.report, name)
+                    OutputTap(stream, report).install(self._guard, self._adapter.exempt)
+            await_loggers(awaited, self._guard, self.report)
         except BaseException:
             self._guard.off = True  # some hooks may be on already
             raise
 
-    def _attach(self, awaited: dict[str, Callable[[Any], None]]) -> None:
-        marker = os.path.join(self._run_dir, f"attached-{os.getpid()}")
-        os.close(os.open(marker, os.O_CREAT | os.O_WRONLY, 0o600))
+    def start_inside(self, models: Sequence[Any]) -> None:
+        """Attach in the middle of a process: to `models`, or to all that there are."""
+        try:
+            self._attach()
+            self._adapter.adopt(models)
+        except BaseException:
+            self._guard.off = True
+            self._adapter.detach()
+            raise
+
+    def stop(self, raised: type[BaseException] | None = None) -> None:
+        """Take everything off and close the journal; the process goes on."""
+        atexit.unregister(self._finish)
+        self._finish(raised)
+        self._guard.off = True
+        self._adapter.detach()
+
+    def _attach(self) -> None:
+        with contextlib.suppress(FileExistsError):  # a process id can come again
+            write_text(os.path.join(self._run_dir, f"attached-{os.getpid()}"), "")
         self._adapter.attach()
-        for stream, name in ((sys.stdout, "stdout"), (sys.stderr, "stderr")):
-            if stream is not None:
-                report = functools.partial(self._report, name)
-                OutputTap(stream, report).install(self._guard, self._adapter.exempt)
-        await_loggers(awaited, self._guard, self._report)
         atexit.register(self._finish)
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._forked)
+            os.register_at_fork(after_in_child=functools.partial(_forked, weakref.ref(self)))
 
-    def _report(self, source: str, name: str, value: float) -> None:
+    def report(self, source: str, name: str, value: float) -> None:
+        """Record a metric that the script told."""
         self._recorder.metric(name, value, source)
 
     def _failed(self, reason: str, final: bool) -> None:
@@ -125,32 +151,37 @@ class Session:
             self._recorder.note(f"a fault of nndiag's own, observation goes on: {reason}")
         self._unsaid = ""
 
-    def _finish(self) -> None:
-        """At exit: what is still held, and how it ended."""
+    def _finish(self, raised: type[BaseException] | None = None) -> None:
+        """At the end: what is still held, and how it ended; `raised` by what was watched."""
         try:
             if not self._guard.off:
                 self._adapter.finish()
             if self._unsaid:
                 self._recorder.end(self._unsaid)
             if self._recorder.recording:
-                self._write_ending()
+                self._write_ending(raised or getattr(sys, "last_type", None))
             self._recorder.close()
         except Exception:  # at exit there is nobody left to tell
             return
 
-    def _write_ending(self) -> None:
+    def _write_ending(self, raised: type[BaseException] | None) -> None:
         elapsed = self._guard.elapsed_s
         percent = 100 * self._guard.cost_s / elapsed if elapsed > 0 else 0.0
         self._recorder.event("overhead", percent=percent, seconds=self._guard.cost_s)
-        raised = getattr(sys, "last_type", None)
         how = "finished" if raised is None else "exception"
         self._recorder.event("exit", how=how, what=getattr(raised, "__name__", ""))
 
-    def _forked(self) -> None:
+    def leave_to_parent(self) -> None:
         """In a forked child: the files are the parent's, so a child that trains is not followed."""
         self._guard.off = True
         self._adapter.switch_off()
         atexit.unregister(self._finish)
+
+
+def _forked(session: weakref.ref[Session]) -> None:
+    watching = session()
+    if watching is not None:
+        watching.leave_to_parent()
 
 
 def start(torch: Any, awaited: dict[str, Callable[[Any], None]]) -> None:

@@ -64,33 +64,81 @@ class _Loader:
         try:
             self._callback(module)
         except Exception as error:  # whatever is wrong with us is not the script's business
-            _give_up(f"{type(error).__name__}: {error}")
+            _give_up(_text_of(error))
 
 
 def _attach(torch):
-    """torch is there: load nndiag from beside this file, whatever the environment, and start."""
-    if "nndiag" not in sys.modules:
-        import importlib.util
+    """torch is there: load nndiag from beside this file, whatever the environment, and start.
 
-        package = os.path.dirname(os.path.dirname(HERE))
-        spec = importlib.util.spec_from_file_location(
-            "nndiag", os.path.join(package, "__init__.py"), submodule_search_locations=[package]
-        )
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["nndiag"] = module
-        spec.loader.exec_module(module)
-    from nndiag.watch import session
+    A script may have a module `nndiag` of its own: then ours leaves that name to it.
+    """
+    package = os.path.dirname(os.path.dirname(HERE))
+    home = os.path.join(package, "__init__.py")
+    loaded = _named_nndiag()
+    if "nndiag" in loaded and getattr(loaded["nndiag"], "__file__", None) == home:
+        _start(torch)
+        return
+    _forget(loaded)
+    try:
+        _load(home)
+        _start(torch)
+    finally:
+        if loaded or _script_has_its_own(home):
+            _forget(_named_nndiag())
+            sys.modules.update(loaded)
+
+
+def _load(home):
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location(
+        "nndiag", home, submodule_search_locations=[os.path.dirname(home)]
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["nndiag"] = module
+    spec.loader.exec_module(module)
+
+
+def _start(torch):
+    from nndiag.watcher import session
 
     session.start(torch, _finder.awaited)
+
+
+def _named_nndiag():
+    return {n: m for n, m in sys.modules.items() if n == "nndiag" or n.startswith("nndiag.")}
+
+
+def _forget(modules):
+    for name in modules:
+        del sys.modules[name]
+
+
+def _script_has_its_own(home):
+    """Whether `import nndiag` would find something that is not ours, beside the script, say."""
+    from importlib.machinery import PathFinder
+
+    found = PathFinder.find_spec("nndiag")
+    return found is not None and found.origin != home
+
+
+def _text_of(error):
+    try:
+        return f"{type(error).__name__}: {error}"[:500]
+    except Exception:
+        return type(error).__name__
 
 
 def _give_up(reason):
     """Leave the reason where the supervisor finds it."""
     try:
         path = os.path.join(os.environ["NNDIAG_RUN"], f"failed-{os.getpid()}")
-        with open(path, "x", encoding="utf-8") as file:
-            file.write(reason)
-    except OSError:
+        file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        try:
+            os.write(file, reason.encode("utf-8", "replace"))
+        finally:
+            os.close(file)
+    except Exception:  # nowhere to say it
         pass
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from nndiag.watch.session import MAX_FAULTS, Guard
+from nndiag.watcher.session import MAX_FAULTS, Guard
 
 
 class Broken(Exception):

@@ -11,9 +11,9 @@ import pytest
 from rich.cells import cell_len
 
 from nndiag.journal.writer import EventWriter, StreamWriter, make_directory
-from nndiag.watch.checkup import Checkup, Seen
-from nndiag.watch.frame import sparkline
-from nndiag.watch.live import LiveView
+from nndiag.watcher.checkup import Checkup, Seen
+from nndiag.watcher.frame import sparkline
+from nndiag.watcher.live import LiveView
 
 COLUMNS = [("loss", ""), ("backward_calls", ""), ("lr", ""), ("grad_norm", "")]
 COLUMNS += [("clip_threshold", ""), ("nndiag_time_s", "")]
