@@ -6,7 +6,7 @@ run inside the training process: standard library only, besides the adapter's ow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -28,6 +28,7 @@ class StepRow:
     nndiag_time_s: float = NAN
     update_gradient_cosine: float = NAN
     update_ratio: float = NAN
+    time_to_backward_s: float = NAN  # from the end of the step before: data and forward
 
 
 @dataclass(slots=True)
@@ -55,6 +56,9 @@ class Sink(Protocol):
     def nonfinite(self, **origin: object) -> None:
         """The first tensor that went bad: the fields of `records.NonfiniteOrigin`."""
 
+    def fact(self, **fields: object) -> None:
+        """Something of the code or the data: the fields of `records.Fact`, numbers by name."""
+
     def note(self, text: str) -> None:
         """Something the reader of the report should know."""
 
@@ -67,6 +71,12 @@ class Adapter(Protocol):
 
     def attach(self) -> None:
         """Put the hooks on. Called once, right after the framework was imported."""
+
+    def adopt(self, models: Iterable[Any] = ()) -> None:
+        """Learn of models made before `attach`; without `models`, of all that there are."""
+
+    def detach(self) -> None:
+        """Take the hooks off; never called from inside one."""
 
     def exempt(self, function: Callable[..., Any], /) -> Callable[..., Any]:
         """Have the framework's compilers leave a function of ours alone."""

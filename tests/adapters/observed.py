@@ -17,7 +17,7 @@ import numpy as np
 from nndiag.journal.reader import read_events, read_process, read_stream
 
 ROOT = Path(__file__).parent.parent.parent
-BOOTSTRAP = ROOT / "nndiag" / "watch" / "bootstrap"
+BOOTSTRAP = ROOT / "nndiag" / "watcher" / "bootstrap"
 SETTINGS = ("NNDIAG", "NNDIAG_RUN", "NNDIAG_SETTINGS", "PYTHONPATH", "RANK", "WORLD_SIZE")
 
 Train = Callable[..., "Observed"]

@@ -107,7 +107,7 @@ print("done")
 
 def test_a_process_whose_observation_fails_before_its_first_step_says_so(train: Train):
     run = train(PRELUDE + """
-import nndiag.watch.recorder as recorder
+import nndiag.watcher.recorder as recorder
 def broken(self): raise OSError("no directory for you")
 recorder.Recorder._own_directory = broken
 fit(12)
@@ -123,7 +123,7 @@ def test_an_exception_that_cannot_be_printed_is_no_trouble(train: Train):
     run = train(PRELUDE + """
 class Mean(Exception):
     def __str__(self): raise ValueError
-import nndiag.watch.recorder as recorder
+import nndiag.watcher.recorder as recorder
 def step(self, *args): raise Mean
 recorder.Recorder.step = step
 fit(12)

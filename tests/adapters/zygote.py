@@ -6,14 +6,20 @@ JSON on standard input is a job, a line on standard output its exit status.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import gc
 import json
 import os
 import sys
+import threading
 import types
 
 import torch
 import torch._dynamo  # the first optimizer would import it, in each fork
+
+import nndiag.adapters.pytorch.observer
+import nndiag.watcher.session  # noqa: F401
 
 torch.set_num_threads(1)
 
@@ -34,12 +40,23 @@ def run(job: dict) -> None:
     if job["run"]:
         os.environ["NNDIAG_RUN"] = job["run"]
         os.environ["NNDIAG_SETTINGS"] = json.dumps(job["settings"])
-        from nndiag.watch import session
+        from nndiag.watcher import session
 
         session.start(torch, {})
     with open(job["script"], encoding="utf-8") as file:
         code = compile(file.read(), job["script"], "exec")
     exec(code, main.__dict__)
+    end()
+
+
+def end() -> None:
+    """End as Python does, but for taking all of torch apart: that takes longer than the script."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            stream.flush()
+    os._exit(0)
 
 
 def serve() -> None:

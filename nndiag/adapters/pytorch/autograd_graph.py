@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nndiag.adapters.pytorch.tensor_stats import is_measurable
+from nndiag.adapters.pytorch.ranks import kind_of
+from nndiag.adapters.pytorch.tensor_stats import is_freed, is_measurable
 
 MAX_NODES = 20_000
 KEPT_CALLS = 2  # of one module: a discriminator sees real and generated samples
@@ -35,7 +36,7 @@ class ModuleCall:
 
     @property
     def kind(self) -> str:
-        return type(self.module).__name__
+        return kind_of(self.module)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Activation:
     values: Tensor  # its output, or an input of which positive means alive
     unit_axis: int
     saturating: str = ""  # "tanh" or "sigmoid"; "" for ReLU and its kin
+    is_output: bool = False  # of `module`, as it is
 
 
 class ForwardMap:
@@ -76,9 +78,9 @@ class ForwardMap:
             for node in calls.pop(0).outputs:
                 self.outputs.pop(node, None)
 
-    def activations(self, loss: Tensor) -> Iterator[Activation]:
-        """Every ReLU, tanh and sigmoid on the way from the loss to the parameters."""
-        for node, inside in self._walk(loss.grad_fn):
+    def activations(self, losses: Iterable[Tensor]) -> Iterator[Activation]:
+        """Every ReLU, tanh and sigmoid on the way from the losses to the parameters."""
+        for node, inside in self._walk([loss.grad_fn for loss in losses]):
             kind = type(node).__name__
             name, is_one = READERS.get(kind, ("", _always))
             if not name or not is_one(node):
@@ -89,11 +91,13 @@ class ForwardMap:
             values = _saved(node, name)
             if is_measurable(values) and values.ndim >= 2:
                 axis = self._unit_axis(values, source, node)
-                yield Activation(source.module, kind, values, axis, SATURATING.get(kind, ""))
+                is_output = name == "result" and inside is not None and node in inside.outputs
+                limits = SATURATING.get(kind, "")
+                yield Activation(source.module, kind, values, axis, limits, is_output)
 
-    def _walk(self, start: Any) -> Iterator[tuple[Any, ModuleCall | None]]:
-        """Nodes from the loss backwards, each with the leaf module that it is inside of."""
-        stack: list[tuple[Any, ModuleCall | None]] = [(start, None)]
+    def _walk(self, starts: Iterable[Any]) -> Iterator[tuple[Any, ModuleCall | None]]:
+        """Nodes from the losses backwards, each with the leaf module that it is inside of."""
+        stack: list[tuple[Any, ModuleCall | None]] = [(start, None) for start in starts]
         seen: set[Any] = set()
         while stack and len(seen) < MAX_NODES:
             node, inside = stack.pop()
@@ -140,7 +144,10 @@ def _saved(node: Any, name: str) -> Any:
     if any(getattr(one, "unpack_hook", None) is not None for one in several):
         return None
     try:
-        return getattr(node, f"_saved_{name}", None)
+        saved = getattr(node, f"_saved_{name}", None)
+        if isinstance(saved, Tensor) and saved.layout is torch.strided and is_freed(saved):
+            return None
+        return saved
     except RuntimeError:
         return None
 
@@ -189,13 +196,13 @@ SINGULAR: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
 }
 
 
-def first_nonfinite(loss: Tensor) -> Origin:
+def first_nonfinite(losses: Iterable[Tensor]) -> Origin:
     """The first operation, in forward order, that saved a NaN or an infinity for backward.
 
     Sequence numbers of graph nodes follow the forward pass. Where all that was saved is finite,
     the loss itself made it: a log or a division after the last layer.
     """
-    nodes = sorted(_reachable(loss.grad_fn), key=lambda n: n._sequence_nr())
+    nodes = sorted(_reachable([loss.grad_fn for loss in losses]), key=lambda n: n._sequence_nr())
     nearest: dict[Any, int] = {}  # node -> id of the parameter last met on the way to it
     for node in nodes:
         own = [v for n, _ in node.next_functions if (v := getattr(n, "variable", None)) is not None]
@@ -234,10 +241,10 @@ def _saved_names(node: Any) -> list[str]:
     return [name for name in names if "mask" not in name and name != "attn_bias"]
 
 
-def _reachable(start: Any) -> list[Any]:
-    """The operations behind a loss, without the leaves that hold parameters."""
+def _reachable(starts: Iterable[Any]) -> list[Any]:
+    """The operations behind the losses, without the leaves that hold parameters."""
     found: list[Any] = []
-    stack, seen = [start], {None}
+    stack, seen = [*starts], {None}
     while stack and len(found) < MAX_NODES:
         node = stack.pop()
         if node in seen:

@@ -15,6 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from nndiag.adapters.pytorch.ranks import flat_shards, kind_of
+from nndiag.adapters.pytorch.replaced import Undo
+
 WRAPPERS = {  # class name -> attribute that holds the user's own model
     "DistributedDataParallel": "module",
     "DataParallel": "module",
@@ -38,6 +41,7 @@ class Model:
     kinds: dict[str, str] = field(default_factory=dict)  # module name -> class name
     leaves: set[str] = field(default_factory=set)  # names of modules without children
     order: dict[str, int] = field(default_factory=dict)  # module name -> place in the forward pass
+    shards: int = 1  # parts that all of it is cut into, one for each rank
     prefix: str = ""  # of all names, where an optimizer holds more than this model
 
     def refresh(self) -> None:
@@ -52,7 +56,7 @@ class Model:
             if len(self.modules) >= MAX_MODULES:
                 break
             self.modules[id(module)] = name
-            self.kinds[name] = type(module).__name__
+            self.kinds[name] = kind_of(module)
             if not module._modules:
                 self.leaves.add(name)
             for key, parameter in module._parameters.items():
@@ -74,10 +78,21 @@ class Discovery:
         self._holder_of: dict[int, weakref.ref[Any]] = {}  # id(parameter) -> its module
         self._not_models: dict[int, weakref.ref[Any]] = {}
 
-    def install(self, guard: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
+    def install(self, guard: Callable[[Callable[..., None]], Callable[..., None]]) -> list[Undo]:
+        """Learn of each module that is made from now on."""
         place = torch.nn.modules.module
-        place.register_module_module_registration_hook(guard(self._registered))
-        place.register_module_parameter_registration_hook(guard(self._holds))
+        return [
+            place.register_module_module_registration_hook(guard(self._registered)).remove,
+            place.register_module_parameter_registration_hook(guard(self._holds)).remove,
+        ]
+
+    def adopt(self, modules: Iterable[nn.Module]) -> None:
+        """Learn of modules that were made before."""
+        for module in modules:
+            for name, child in list(module._modules.items()):
+                self._registered(module, name, child)
+            for name, parameter in list(module._parameters.items()):
+                self._holds(module, name, parameter)
 
     def _registered(self, parent: nn.Module, name: str, child: Any) -> None:
         if isinstance(child, nn.Module):
@@ -88,6 +103,12 @@ class Discovery:
     def _holds(self, module: nn.Module, name: str, parameter: Any) -> None:
         if parameter is not None:
             self._holder_of[id(parameter)] = weakref.ref(module)
+
+    def has_parent(self, module: nn.Module) -> bool:
+        """Whether the module is a part of another that still exists."""
+        child, parent = self._parent_of.get(id(module), (None, None))
+        still_it = child is not None and child() is module  # ids are reused
+        return still_it and parent is not None and parent() is not None
 
     def root_of(self, module: nn.Module) -> nn.Module:
         """The model a module belongs to: its topmost ancestor, freed of parallel wrappers."""
@@ -144,12 +165,14 @@ class Discovery:
         return ref is not None and ref() is module  # ids are reused
 
     def _add(self, root: nn.Module) -> None:
-        kind = type(root).__name__
+        kind = kind_of(root)
         taken = {model.name for model in self.models}
         name, count = kind, 1
         while name in taken:
             name, count = f"{kind}-{count}", count + 1
-        model = Model(name, weakref.ref(root))
+        _, above = self._parent_of.get(id(root), (None, None))
+        wrappers = [above() if above is not None else None, *root.modules()]
+        model = Model(name, weakref.ref(root), shards=max(map(flat_shards, wrappers)))
         model.refresh()
         self.models.append(model)
 
@@ -163,6 +186,15 @@ class Discovery:
             if name is not None:
                 return model, name
         return None
+
+    def all_modules(self) -> list[nn.Module]:
+        """Every module that was put into another, with the parts of both; parents first."""
+        found: dict[int, nn.Module] = {}
+        for _, holder in list(self._parent_of.values()):
+            parent = holder()
+            if parent is not None and id(parent) not in found:
+                found |= {id(part): part for part in self.root_of(parent).modules()}
+        return list(found.values())
 
     def alive(self) -> list[Model]:
         return [model for model in self.models if model.root() is not None]

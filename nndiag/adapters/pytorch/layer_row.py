@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from nndiag.adapters.pytorch.discovery import Model
 from nndiag.adapters.pytorch.loss_taps import Clip, Scalar
 from nndiag.adapters.pytorch.module_hooks import ModuleStats
 from nndiag.adapters.pytorch.optimizer_hooks import Measured
-from nndiag.adapters.pytorch.tensor_stats import ACTIVATION, merge_activation_stats
+from nndiag.adapters.pytorch.tensor_stats import ACTIVATION, MERGED, merge_activation_stats
 from nndiag.adapters.pytorch.unit_activity import UnitActivity
 
 
@@ -29,8 +30,8 @@ class LayerRow:
         self,
         named: Iterable[tuple[str, Tensor]],
         measured: Measured,
-        sizes: Iterable[Tensor],
-        moves: Iterable[Tensor],
+        sizes: Iterable[Scalar],
+        moves: Iterable[Scalar],
         clips: Iterable[Clip],
     ) -> None:
         """Norms of parameters, of their updates, and of their gradients before clipping."""
@@ -72,11 +73,30 @@ class LayerRow:
         found = dict(zip(self._columns, numbers, strict=False))
         at, width = len(self._columns), len(ACTIVATION)
         for name, several in self._calls:
+            if len(several) == 1 and not numbers[at]:  # of compiled code that did not run
+                at += width
+                continue
+            if len(several) == 1:
+                found.update(zip(_columns(name), _alone(numbers[at : at + width]), strict=True))
+                at += width
+                continue
             rows = [numbers[i : i + width] for i in range(at, at + width * len(several), width)]
+            rows = [row for row in rows if row[0]] or rows[:1]
             at += width * len(several)
             merged = merge_activation_stats(rows)
             found |= {(metric, name): value for metric, value in merged.items()}
         return found
+
+
+@lru_cache(maxsize=1 << 16)
+def _columns(name: str) -> list[Column]:
+    return [(metric, name) for metric in MERGED]
+
+
+def _alone(call: list[float]) -> list[float]:
+    """What `merge_activation_stats` would make of a single call, in the order of MERGED."""
+    count, _, mean, variance, across, largest, zeros, nonfinite = call
+    return [count, mean, variance, across, largest, zeros / count, nonfinite]
 
 
 def _clip_factor(clip: Clip) -> Scalar:

@@ -1,13 +1,14 @@
 """What is known of the loss and of clipping from the calls that the script makes anyway.
 
-The backward tap leaves no frame of ours in the user's tracebacks: looking up `loss.backward` runs
-our code and gives back torch's own method, which the script then calls.
+The taps leave no frame of ours in the user's tracebacks: looking up what is about to be called
+runs our code and gives back torch's own, which the caller then calls.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+import sys
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,12 @@ import torch
 from torch import Tensor
 
 from nndiag.adapters.pytorch.quiet import leave_to_python
-from nndiag.adapters.pytorch.tensor_stats import is_measurable
+from nndiag.adapters.pytorch.ranks import whole
+from nndiag.adapters.pytorch.replaced import Undo, replace
+from nndiag.adapters.pytorch.tensor_stats import is_freed, is_measurable
 
 Scalar = float | Tensor  # a number, or one that is still on its device
+MAX_GRADIENTS = 64  # calls of `torch.autograd.grad` that are kept; a script may never step
 
 
 class MethodTap:
@@ -35,12 +39,85 @@ class MethodTap:
         return self.original.__get__(instance, owner)
 
 
+class CallTap:
+    """Stands for a function in its module; the caller's frame is shown to `observe` at each call.
+
+    Python looks `__call__` up on the class: that runs our code, then torch's function is called by
+    whoever called us.
+    """
+
+    def __init__(self, original: Callable[..., Any], observe: Callable[[Any], None]) -> None:
+        functools.update_wrapper(self, original)
+        self._original = original
+        self._observe = observe
+
+    @property
+    def __call__(self) -> Callable[..., Any]:
+        self._observe(sys._getframe(1))
+        return self._original
+
+
 @dataclass(frozen=True, slots=True)
 class Backward:
     """One backward call: the loss as autograd saw it, and the constant it was multiplied by."""
 
     value: Scalar
     factor: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a backward pass starts: the loss or the losses, and what each is weighted by."""
+
+    losses: tuple[Tensor, ...]
+    weights: tuple[Tensor | None, ...] = (None,)
+    accumulates: bool = True  # False: `torch.autograd.grad`, which hands the gradients back
+
+    @classmethod
+    def seen_in(cls, place: Any) -> Start | None:
+        """The start that a tap has seen; `place` is a frame of torch.autograd, or the loss itself.
+
+        Gradients with respect to anything but leaves, or those that will be differentiated again,
+        are penalties and the like: no training starts from them.
+        """
+        if isinstance(place, Tensor):
+            return cls._of((place,), (None,), accumulates=True)
+        told = place.f_locals
+        if place.f_code is getattr(torch.autograd.backward, "__code__", None):
+            return cls._of(told["tensors"], told["grad_tensors_"], accumulates=True)
+        if place.f_code is not getattr(torch.autograd.grad, "__code__", None):
+            return None
+        to_leaves = all(isinstance(i, Tensor) and i.is_leaf for i in told["inputs_tuple"])
+        if told["create_graph"] or not to_leaves:
+            return None
+        return cls._of(told["outputs"], told["grad_outputs_"], accumulates=False)
+
+    @classmethod
+    def _of(
+        cls, losses: Sequence[Any], weights: Sequence[Tensor | None], *, accumulates: bool
+    ) -> Start | None:
+        pairs = [
+            (loss, weight)
+            for loss, weight in zip(losses, weights, strict=True)
+            if is_measurable(loss) and loss.grad_fn is not None
+        ]
+        if not pairs or any(loss.numel() > 1 and weight is None for loss, weight in pairs):
+            return None  # torch has its own word on those
+        kept, weighted_by = zip(*pairs, strict=True)
+        return cls(kept, weighted_by, accumulates)
+
+    def objective(self) -> Tensor | None:
+        """The number whose gradient is taken, on its device; None where it has no such number."""
+        total: Tensor | None = None
+        for loss, weight in zip(self.losses, self.weights, strict=True):
+            value = loss.detach()
+            if loss.numel() > 1:
+                if weight is None or not is_measurable(weight) or weight.shape != loss.shape:
+                    return None
+                value = (value * weight).sum()
+            value = value.reshape(())
+            total = value if total is None else total + value.to(total.device)
+        return total
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,34 +142,46 @@ class LossTaps:
 
     def __init__(self) -> None:
         self.backwards: list[Backward] = []
+        self.gradients: list[Backward] = []  # `torch.autograd.grad`, for steps without a backward
         self.clips: list[Clip] = []
         self._scaler: weakref.ref[Any] | None = None
         # micro-batches that the loss of an optimizer is divided by, once known
         self._accumulation: dict[int, int] = {}
 
-    def install(self, on_backward: Callable[[Tensor], None], on_clip: Callable[..., None]) -> None:
-        """Tap `Tensor.backward`, `GradScaler.scale` and gradient clipping by norm."""
+    def install(
+        self,
+        on_backward: Callable[[Any], None],
+        on_clip: Callable[..., None],
+        on_scaler_update: Callable[[Any], None],
+    ) -> list[Undo]:
+        """Tap the way into autograd, the gradient scaler, and gradient clipping by norm."""
         from torch.nn.utils import clip_grad
 
         leave_to_python(MethodTap.__get__)
-        torch.Tensor.backward = MethodTap(torch.Tensor.backward, on_backward)  # type: ignore
         scaler = torch.amp.GradScaler
-        scaler.scale = MethodTap(scaler.scale, self._remember_scaler)  # type: ignore
+        undo = [
+            _tap_autograd(on_backward),
+            replace(scaler, "scale", MethodTap(scaler.scale, self._remember_scaler)),
+            replace(scaler, "update", MethodTap(scaler.update, on_scaler_update)),
+        ]
         for place, name in (
             (clip_grad, "_clip_grads_with_norm_"),  # clip_grad_norm_ calls it, however imported
             (torch.nn.utils, "clip_grads_with_norm_"),
         ):
             if hasattr(place, name):
-                setattr(place, name, _before(getattr(place, name), on_clip))
+                undo.append(replace(place, name, _before(getattr(place, name), on_clip)))
+        return undo
 
     def _remember_scaler(self, scaler: Any) -> None:
         if self._scaler is None or self._scaler() is not scaler:
             self._scaler = weakref.ref(scaler)
 
-    def saw_backward(self, loss: Tensor) -> Backward:
-        """Note one backward call. `loss`: the tensor, of one element."""
-        value, factor = loss.detach().reshape(()), 1.0
-        node = loss.grad_fn
+    def saw_backward(self, start: Start) -> Backward | None:
+        """Note one backward call; None where it starts from no number."""
+        value, factor = start.objective(), 1.0
+        if value is None:
+            return None
+        node = start.losses[0].grad_fn
         scale = self.scale()
         other = _constant_factor(node)
         if scale is not None and other is not None and self._is_scale(other):
@@ -102,8 +191,24 @@ class LossTaps:
         if isinstance(other, Tensor) and other.device.type == "cpu":
             factor = float(other)
         call = Backward(value.item() if value.device.type == "cpu" else value, factor)
-        self.backwards.append(call)
+        if start.accumulates:
+            self.backwards.append(call)
+        else:
+            self.gradients = [*self.gradients[-MAX_GRADIENTS:], call]
         return call
+
+    @property
+    def calls(self) -> list[Backward]:
+        """The calls since the last step; those of `torch.autograd.grad` if there are no others."""
+        return self.backwards or self.gradients
+
+    def keep(self, calls: int) -> None:
+        """Forget all but the first calls of this step: what came after was not at its point."""
+        self.backwards, self.gradients = self.backwards[:calls], self.gradients[:calls]
+
+    def clear(self) -> None:
+        """The next step begins."""
+        self.backwards, self.gradients, self.clips = [], [], []
 
     def saw_clip(
         self,
@@ -114,6 +219,7 @@ class LossTaps:
         **__: Any,
     ) -> None:
         """Note one call of torch's clipping: the arguments of `_clip_grads_with_norm_`."""
+        total_norm = whole(total_norm)  # of shards torch works out the norm of all
         if is_measurable(total_norm) and total_norm.numel() == 1:
             norm = total_norm.detach().clone()
             value = norm.item() if norm.device.type == "cpu" else norm
@@ -165,6 +271,30 @@ class LossTaps:
         return min(call.threshold for call in calls), squares**0.5
 
 
+def _tap_autograd(on_backward: Callable[[Any], None]) -> Undo:
+    """Have each call of `torch.autograd.backward`, and so of `loss.backward`, observed.
+
+    Its last act before it starts the engine is a call of `_make_grads` in the same module: a
+    private name. Where it is missing, `Tensor.backward` alone is tapped.
+    """
+    original = getattr(torch.autograd, "_make_grads", None)
+    if original is None:
+        tap = MethodTap(torch.Tensor.backward, on_backward)
+        return replace(torch.Tensor, "backward", tap)
+    leave_to_python(CallTap.__call__.fget)  # type: ignore[attr-defined]
+    return replace(torch.autograd, "_make_grads", CallTap(original, on_backward))
+
+
+def tap_constructor(optimizer: Any, observe: Callable[[Any], None]) -> list[Undo]:
+    """Have each new optimizer told to `observe`: its constructor calls `_patch_step_function`.
+
+    A private name; without it, a step that calls no hook is taken for one by hand.
+    """
+    name = "_patch_step_function"
+    original = getattr(optimizer, name, None)
+    return [replace(optimizer, name, MethodTap(original, observe))] if original else []
+
+
 def _constant_factor(node: Any) -> Tensor | None:
     """The number that a loss was multiplied by in its last operation; None if it was not.
 
@@ -176,7 +306,7 @@ def _constant_factor(node: Any) -> Tensor | None:
     if len(node.next_functions) > 1 and node.next_functions[1][0] is not None:
         return None
     other: Tensor | None = node._saved_other
-    if other is None or other.numel() != 1:
+    if other is None or other.numel() != 1 or is_freed(other):
         return None
     return torch.reciprocal(other) if name == "DivBackward0" else other
 

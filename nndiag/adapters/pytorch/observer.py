@@ -7,29 +7,24 @@ ours is noted and ends our observation, never the training.
 
 from __future__ import annotations
 
+import gc
 import math
-import time
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from time import perf_counter as _clock  # bound here: a script may patch time
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import optimizer as torch_optimizer
 
-from nndiag.adapters.base import NAN, Sink, StepRow
-from nndiag.adapters.pytorch.autograd_graph import ForwardMap, ModuleCall
-from nndiag.adapters.pytorch.discovery import Discovery
-from nndiag.adapters.pytorch.layer_row import LayerRow
-from nndiag.adapters.pytorch.loss_taps import Backward, Clip, LossTaps, Scalar
-from nndiag.adapters.pytorch.module_hooks import (
-    ForwardHook,
-    ModuleStats,
-    compiler_has_run,
-    should_measure,
-)
-from nndiag.adapters.pytorch.observers import Observers
-from nndiag.adapters.pytorch.optimizer_hooks import Measured, StepObserver, global_norm
+from nndiag.adapters.base import NAN, Sink
+from nndiag.adapters.pytorch.autograd_graph import ModuleCall
+from nndiag.adapters.pytorch.compiled import regions_for
+from nndiag.adapters.pytorch.loss_taps import Scalar, Start, tap_constructor
+from nndiag.adapters.pytorch.module_hooks import compiler_has_run, should_measure
+from nndiag.adapters.pytorch.optimizer_hooks import Measured, StepObserver, learning_rates
 from nndiag.adapters.pytorch.origins import Origins
+from nndiag.adapters.pytorch.parts import Guard, Parts, Schedule
 from nndiag.adapters.pytorch.quiet import (
     in_backward,
     is_captured,
@@ -37,70 +32,70 @@ from nndiag.adapters.pytorch.quiet import (
     saved_tensor_hooks_are_active,
     unseen,
 )
-from nndiag.adapters.pytorch.structure import Register
-from nndiag.adapters.pytorch.tensor_stats import is_measurable, tensors_in
-from nndiag.adapters.pytorch.transfer import Transfer
-from nndiag.adapters.pytorch.unit_activity import UnitActivity
-
-
-class Schedule(Protocol):
-    """Which steps get layer statistics."""
-
-    def wants(self, step: int, last: int, *, cost_s: float, elapsed_s: float) -> bool: ...
-    def wants_update(self, step: int, last: int, *, cost_s: float) -> bool: ...
-    def force(self, steps: int = 1) -> None: ...
-
-
-class Guard(Protocol):
-    """Runs our code inside the training: catches what it raises, and knows what it cost."""
-
-    cost_s: float
-
-    @property
-    def elapsed_s(self) -> float: ...
-    def __call__(self, function: Callable[..., None], /) -> Callable[..., None]: ...
+from nndiag.adapters.pytorch.replaced import Undo
+from nndiag.adapters.pytorch.step_closing import StepCloser
+from nndiag.adapters.pytorch.tensor_stats import tensors_in
+from nndiag.adapters.pytorch.unhooked_steps import UnhookedSteps
 
 
 class TorchAdapter:
     """Observes every optimizer and model of this process."""
 
-    def __init__(self, sink: Sink, schedule: Schedule, guard: Guard, max_steps: int | None) -> None:
-        self._sink = sink
-        self._schedule = schedule
-        self._guard = guard
+    def __init__(
+        self,
+        sink: Sink,
+        schedule: Schedule,
+        guard: Guard,
+        max_steps: int | None,
+        compiled: str = "hidden",
+    ) -> None:
+        self._parts = parts = Parts(sink, schedule, guard, self._on_forward)
+        self._closer = StepCloser(parts)
+        self._unhooked = UnhookedSteps(parts, self._closer, self._entry, max_steps)
+        self._compiled = regions_for(compiled, parts.discovery, lambda: self._unhooked.any_steps)
+        self._origins = Origins(sink, parts.discovery)
         self._max_steps = max_steps
-        self._taps = LossTaps()
-        self._discovery = Discovery()
-        self._stats = ModuleStats()
-        self._graph = ForwardMap()
-        self._units = UnitActivity()
-        self._transfer = Transfer()
-        self._register = Register()
-        self._forward = ForwardHook(guard(self._on_forward))
-        self._observers = Observers(self._discovery, sink.note)
-        self._origins = Origins(sink, self._discovery)
-        self._calls: list[Backward] = []  # of the last step, for optimizers that share a loss
-        self._clips: list[Clip] = []
         self._done: dict[int, int] = {}  # id(optimizer) -> steps, also when we observe no more
-        self._suspicious = False  # a row that arrived was not finite: look closer from now on
-        self._cost_told_s = 0.0
+        self._undo: list[Undo] = []
         self._off = False
 
     # -- putting on and taking off
 
     def attach(self) -> None:
         guard = self._entry
-        self._discovery.install(guard)
-        self._forward.install()
-        self._taps.install(guard(self._on_backward), guard(self._on_clip))
-        torch_optimizer.register_optimizer_step_pre_hook(guard(self._before_step))
-        torch_optimizer.register_optimizer_step_post_hook(guard(self._after_step))
+        parts, thread = self._parts, self._parts.thread
+        before = thread.only(guard(self._before_step), thread.leaves_out_step)
+        after = thread.only(guard(self._after_step))
+        self._undo += parts.discovery.install(guard)
+        self._compiled.attach(parts.forward, guard)
+        self._undo += parts.forward.install()
+        self._undo += parts.taps.install(
+            thread.only(guard(self._on_backward), thread.leaves_out_backward),
+            thread.only(guard(self._on_clip)),
+            thread.only(guard(self._on_scaler_update)),
+        )
+        self._undo += tap_constructor(torch_optimizer.Optimizer, guard(self._unhooked.made))
+        self._undo += [
+            torch_optimizer.register_optimizer_step_pre_hook(before).remove,
+            torch_optimizer.register_optimizer_step_post_hook(after).remove,
+        ]
         if self._max_steps is not None:
             torch_optimizer.register_optimizer_step_post_hook(self._stop_when_done)
 
+    def adopt(self, models: Iterable[Any] = ()) -> None:
+        """Learn the names of models made before; without `models`, of all that there are."""
+        roots = list(models) or [o for o in gc.get_objects() if issubclass(type(o), nn.Module)]
+        self._parts.discovery.adopt(module for root in roots for module in root.modules())
+
+    def detach(self) -> None:
+        """Take everything off again. Not from inside a hook: torch cannot lose one there."""
+        self.switch_off()
+        while self._undo:
+            self._undo.pop()()
+
     def _entry(self, function: Callable[..., None]) -> Callable[..., None]:
         """What the hooks call: guarded, and nothing at all where a compiler would take it in."""
-        guarded = self._guard(function)
+        guarded = self._parts.guard(function)
 
         def entry(*args: Any, **kwargs: Any) -> None:
             if not torch.compiler.is_compiling():  # first: anything else would be traced
@@ -114,19 +109,18 @@ class TorchAdapter:
     def switch_off(self) -> None:
         """End the observation; handles stay, since torch cannot lose a hook while it runs them."""
         self._off = True
-        self._forward.recording = False
-        self._graph.clear()
-        self._stats.clear()
+        self._parts.forward.recording = False
+        self._parts.clear()
+        self._compiled.stop()
 
     def finish(self) -> None:
-        self._transfer.drain(wait=True)
-        if self._observers:
-            self._tell_structure()
+        with unseen():
+            self._unhooked.close(final=True)
+        self._parts.transfer.drain(wait=True)
+        if self._parts.observers:
+            self._parts.tell_structure()
             if compiler_has_run():
-                self._sink.note(
-                    "torch.compile: what happens inside compiled regions was not observed; "
-                    "gradients, parameters and the loss were"
-                )
+                self._parts.sink.note(self._compiled.summary())
 
     # -- forward and backward
 
@@ -136,74 +130,139 @@ class TorchAdapter:
         with unseen() as allowed:
             if not allowed:
                 return
-            self._stats.add(module, output)
-            if not module._modules and not in_backward():
+            if self._unhooked.asks:
+                self._unhooked.close()  # before anything of the next step is measured
+            row = self._parts.stats.add(module, output)
+            if in_backward():
+                return
+            self._parts.facts.saw_call(module, inputs, output)
+            if module.training:
+                is_root = not self._parts.discovery.has_parent(module)
+                self._parts.passes.note(module, output, row, is_root=is_root)
+            if not self._parts.walks:
+                self._parts.outputs.see(module, output)
+            elif not module._modules:
                 call = ModuleCall(module, packed=saved_tensor_hooks_are_active())
-                self._graph.note(call, tensors_in(inputs), tensors_in(output))
+                self._parts.graph.note(call, tensors_in(inputs), tensors_in(output))
 
-    def _on_backward(self, loss: Tensor) -> None:
+    def _on_backward(self, place: Any) -> None:
         if self._off or in_backward() or is_captured():
             return
-        if not is_measurable(loss) or loss.numel() != 1 or loss.grad_fn is None:
+        with unseen():
+            start = Start.seen_in(place)
+        if start is None:
+            return
+        if not self._still_chosen():
             return
         with unseen() as allowed:
             if not allowed:
                 return
-            call = self._taps.saw_backward(loss)
+            if self._unhooked:
+                self._unhooked.close()
+            call = self._parts.taps.saw_backward(start)
+            if call is None:
+                return
+            self._unhooked.expect(start)
+            recording = self._parts.forward.recording
+            self._compiled.before_backward(
+                self._parts.stats, recording=recording, unhooked=bool(self._unhooked)
+            )
+            if recording:
+                self._parts.passes.saw_backward(start.losses)
+            self._closer.backward_s = self._closer.backward_s or _clock()
+            self._parts.facts.saw_backward(
+                start, self._parts.forward.recording, self._parts.graph.outputs
+            )
             if self._is_bad(call.value) and self._look_closer():
-                self._origins.of_loss(loss, float(call.value), self._observers.steps)
-            if self._forward.recording:
-                for activation in self._graph.activations(loss):
-                    self._units.see(activation)
+                self._origins.of_loss(start.losses, float(call.value), self._parts.observers.steps)
+            if self._parts.forward.recording and self._parts.walks:
+                for activation in self._parts.graph.activations(start.losses):
+                    self._parts.outputs.learn(activation)
+                    self._parts.units.see(activation)
 
     def _on_clip(self, *args: Any, **kwargs: Any) -> None:
         if self._off or is_captured():
             return
         with unseen():
-            self._taps.saw_clip(*args, **kwargs)
+            self._parts.taps.saw_clip(*args, **kwargs)
             clipped = args[0] if args else kwargs.get("parameters")
-            if self._taps.clips and self._is_bad(self._taps.clips[-1].norm):
+            if self._parts.taps.clips and self._is_bad(self._parts.taps.clips[-1].norm):
                 parameters = [clipped] if isinstance(clipped, Tensor) else clipped
                 if isinstance(parameters, list | tuple):  # an iterator is the script's to consume
                     self._explain_gradients(list(parameters))
 
+    def _on_scaler_update(self, scaler: Any) -> None:
+        """The scaler ends a step. Backward calls that are left belong to one that it skipped."""
+        if self._off or not self._parts.taps.calls or is_captured():
+            return
+        with unseen():
+            self._unhooked.close()
+            if self._parts.taps.calls:
+                owners = (o.owner for o, _ in self._parts.observers.alive())
+                self._parts.facts.skipped(self._parts.observers.steps, owners)
+            self._parts.taps.clear()
+
     def _explain_gradients(self, parameters: list[Tensor]) -> None:
-        losses = [float(call.value) for call in self._taps.backwards]
+        losses = [float(call.value) for call in self._parts.taps.backwards]
         all_finite = bool(losses) and all(map(math.isfinite, losses))
         # A gradient scaler is there to overflow, and to skip those steps.
-        if all_finite and not self._taps.scale() and self._look_closer():
-            self._origins.of_gradients(parameters, self._observers.steps)
+        if all_finite and not self._parts.taps.scale() and self._look_closer():
+            self._origins.of_gradients(parameters, self._parts.observers.steps)
 
     def _look_closer(self) -> bool:
         """Whether an origin is still wanted; then the next step is measured and names are known."""
         if self._origins.wanted:
-            self._schedule.force()
-            self._learn()
+            self._parts.schedule.force()
+            self._parts.learn_names()
         return self._origins.wanted
 
     def _is_bad(self, value: Scalar) -> bool:
         """NaN or infinite. A GPU is asked only once something that arrived from it was bad."""
-        asked = self._suspicious and self._origins.wanted
+        asked = self._closer.suspicious and self._origins.wanted
         if isinstance(value, Tensor) and value.device.type != "cpu" and not asked:
             return False
         return not math.isfinite(float(value)) and value is not NAN
 
     # -- the optimizer's step
 
+    def _still_chosen(self) -> bool:
+        """Whether this is still the chosen thread. If it was chosen just now, begin anew."""
+        thread = self._parts.thread
+        if thread.is_other():
+            return False
+        if thread.changed:
+            self._parts.clear()
+            self._parts.taps.clear()
+            self._closer.forget()
+        if thread.changed or thread.news:
+            thread.changed, news, thread.news = False, thread.news, []
+            for text in news:
+                self._parts.sink.note(text)
+        return True
+
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         if self._off or is_captured():
             return
-        observer = self._observers.of(optimizer, self._stats.modules.values())
+        if not self._still_chosen():
+            return
+        self._unhooked.hooked(optimizer)
+        if in_backward():
+            with unseen():
+                self._unhooked.join(optimizer)
+            return
+        observer = self._parts.observer_of(optimizer)
         if observer is None:
             return
         with unseen():
-            observer.learning_rates_of_step = observer.learning_rates(optimizer)
+            observer.learning_rates_of_step = learning_rates(optimizer)
+            observer.calls_before_step = len(self._parts.taps.calls)
             parameters = observer.parameters(optimizer)
             measured = Measured()
             if not _has_closure(args, kwargs):
                 measured = self._measure(observer, optimizer, parameters)
                 if self._is_bad(measured.grad_norm):
                     self._explain_gradients(parameters)
+                self._parts.facts.before_step(observer)
             if observer.due or observer.follows_update:
                 measured.before = observer.remember(parameters)
             observer.measured = measured
@@ -213,156 +272,44 @@ class TorchAdapter:
     ) -> Measured:
         scale = getattr(optimizer, "grad_scale", None)  # fused steps unscale by themselves
         unscale = 1.0 if scale is None else scale
-        total = not self._clips_of(parameters)  # clipping has told the norm already
+        told = self._closer.clips_of(parameters)  # clipping has computed the norm
+        total = observer.norm_due and not told
         return observer.gradients(parameters, each=observer.due, total=total, unscale=unscale)
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        if self._off or is_captured():
+        if self._off or is_captured() or in_backward():
             return
-        observer = self._observers.of(optimizer, self._stats.modules.values())
+        observer = self._parts.observer_of(optimizer)
         if observer is None or observer.learning_rates_of_step is None:
             return
         with unseen():
             parameters = observer.parameters(optimizer)
             measured, observer.measured = observer.measured, Measured()
-            calls = self._taps.backwards
+            calls = self._parts.taps.calls
             if _has_closure(args, kwargs):  # backward and clipping ran inside the step
+                self._parts.facts.before_step(observer)
                 before = measured.before
                 measured = self._measure(observer, optimizer, parameters)
                 measured.before = before
-                if len(calls) > 1:  # LBFGS tries several points: the first is where it stood
-                    calls = calls[:1]
+                before_step = observer.calls_before_step  # accumulated by closures called as such
+                if len(calls) > before_step + 1:  # LBFGS tries several points
+                    calls = calls[: before_step + 1]  # the first is where it stood
                     observer.forget_update()
-            self._close_step(observer, parameters, measured, calls)
-
-    def _clips_of(self, parameters: list[Tensor]) -> list[Clip]:
-        """The clipping calls that touched these parameters; of repeated ones the first.
-
-        Without a new backward call this is another optimizer's step on the same gradients.
-        """
-        calls = self._taps.clips if self._taps.backwards else [*self._clips, *self._taps.clips]
-        found: list[Clip] = []
-        for call in calls:
-            if any(map(call.covers, parameters)) and not any(map(call.overlaps, found)):
-                found.append(call)
-        return found
-
-    def _close_step(
-        self,
-        observer: StepObserver,
-        parameters: list[Tensor],
-        measured: Measured,
-        calls: list[Backward],
-    ) -> None:
-        """Write the row of this step, and its layers if it was a measured one."""
-        clips = self._clips_of(parameters)
-        if calls:
-            self._calls, self._clips = calls, self._taps.clips
-        else:  # a second optimizer that steps on the same loss
-            calls = self._calls
-            self._clips += self._taps.clips
-        self._taps.backwards, self._taps.clips = [], []
-        now = time.perf_counter()
-        row: dict[str, Scalar] = {
-            "loss": self._taps.loss_of(calls, observer.index) if calls else NAN,
-            "grad_norm": measured.grad_norm,
-            "clip_threshold": NAN,
-            "loss_scale": self._taps.scale() or NAN,
-            "step_time_s": NAN if observer.last_end_s is None else now - observer.last_end_s,
-            "nndiag_time_s": self._guard.cost_s - self._cost_told_s,
-            "update_gradient_cosine": observer.cosine_with_last_update(parameters),
-            "update_ratio": NAN,
-        }
-        if clips:
-            row["clip_threshold"], row["grad_norm"] = self._taps.clip_of(clips)
-        sizes: list[Tensor] = []
-        moves: list[Tensor] = []
-        if measured.before:
-            sizes, moves = observer.updates(parameters, measured.before)
-            row["update_ratio"] = global_norm(moves) / global_norm(sizes)
-        if observer.due:
-            self._send_layers(observer, parameters, measured, (sizes, moves), clips)
-        self._cost_told_s = self._guard.cost_s
-        self._send_row(observer, row, len(calls))
-        observer.steps += 1
-        observer.last_end_s = now
-        self._plan(observer)
-        if observer.steps in (1, 10, 100) or observer.steps % 1000 == 0:
-            self._tell_structure()
-
-    def _send_layers(
-        self,
-        observer: StepObserver,
-        parameters: list[Tensor],
-        measured: Measured,
-        sizes_and_moves: tuple[list[Tensor], list[Tensor]],
-        clips: list[Clip],
-    ) -> None:
-        self._learn()
-        models = self._discovery.models_of(parameters)
-        row = LayerRow()
-        named = zip(self._discovery.names_of(parameters), parameters, strict=True)
-        row.add_parameters(named, measured, *sizes_and_moves, clips)
-        row.take_units(self._units, models)
-        row.take_calls(self._stats, models)
-        step, index, owner = observer.steps, observer.index, observer.owner
-
-        def deliver(numbers: list[float]) -> None:
-            self._sink.layers(index, owner, step, row.named(numbers))
-
-        self._transfer.send(row.values(), deliver)
-
-    def _send_row(self, observer: StepObserver, row: dict[str, Scalar], calls: int) -> None:
-        names, rates = list(row), observer.learning_rates_of_step or []
-        step, index, owner = observer.steps, observer.index, observer.owner
-
-        def deliver(numbers: list[float]) -> None:
-            found = dict(zip(names, numbers, strict=False))
-            self._suspicious |= calls > 0 and not math.isfinite(found["loss"])
-            lrs = numbers[len(names) :]
-            self._sink.step(index, owner, step, StepRow(backward_calls=calls, lrs=lrs, **found))
-
-        self._transfer.send([*row.values(), *rates], deliver)
-
-    def _plan(self, observer: StepObserver) -> None:
-        """Decide whether the next step of this optimizer is measured, and switch the hook."""
-        step, cost_s, elapsed_s = observer.steps, self._guard.cost_s, self._guard.elapsed_s
-        plan = self._schedule
-        if observer.due:
-            observer.last_due = observer.last_update = step - 1
-        elif observer.follows_update:
-            observer.last_update = step - 1
-        observer.due = plan.wants(step, observer.last_due, cost_s=cost_s, elapsed_s=elapsed_s)
-        observer.follows_update = plan.wants_update(step, observer.last_update, cost_s=cost_s)
-        in_use = self._observers.stepped(observer)
-        recording = any(o.due for o in in_use)
-        # What is left then belongs to nobody, or in a first step to an optimizer not yet known.
-        if not recording or (len(in_use) == 1 and observer.steps > 1):
-            self._graph.clear()
-            self._stats.clear()
-        if recording != self._forward.recording:
-            self._forward.set(recording)
+                    measured.cosine = None
+            self._closer.close(observer, parameters, measured, calls)
+            self._parts.facts.after_step(observer, parameters)
+            self._compiled.after_step(recording=self._parts.forward.recording)
 
     def _stop_when_done(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         """End the script after `--max-steps`; not guarded, since ending it is the wish."""
         if torch.compiler.is_compiling():
             return
+        if in_backward():  # the others of this step have not stepped yet
+            return
         key = id(optimizer)
         self._done[key] = self._done.get(key, 0) + 1
         if self._max_steps is not None and self._done[key] >= self._max_steps:
             raise SystemExit(0)
-
-    # -- names
-
-    def _learn(self) -> None:
-        self._discovery.learn(self._stats.modules.values())
-
-    def _tell_structure(self) -> None:
-        for model in self._discovery.alive():
-            model.refresh()
-        alive = self._observers.alive()
-        known = self._register.describe(self._discovery, alive, self._units.spellings)
-        self._sink.structure(known)
 
 
 def _has_closure(args: Any, kwargs: Any) -> bool:

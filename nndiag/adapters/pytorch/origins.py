@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
 from nndiag.adapters.base import Sink
 from nndiag.adapters.pytorch.autograd_graph import first_nonfinite
 from nndiag.adapters.pytorch.discovery import Discovery, Model
+from nndiag.adapters.pytorch.ranks import local
 from nndiag.adapters.pytorch.tensor_stats import worst_value
 
 MAX_ORIGINS = 2  # of one process; each search walks the whole graph
@@ -27,10 +28,10 @@ class Origins:
     def wanted(self) -> bool:
         return self._told < MAX_ORIGINS
 
-    def of_loss(self, loss: Tensor, value: float, step: int) -> None:
-        """Say which tensor of this graph went bad first."""
+    def of_loss(self, losses: Sequence[Tensor], value: float, step: int) -> None:
+        """Say which tensor of the graph behind these losses went bad first."""
         self._told += 1
-        origin = first_nonfinite(loss)
+        origin = first_nonfinite(losses)
         model = self._model_with(origin.where)
         where = ""
         if model is not None and origin.where is not None:
@@ -47,7 +48,7 @@ class Origins:
 
     def of_gradients(self, parameters: Iterable[Tensor], step: int) -> None:
         """Name the parameter whose gradient went bad first, which is the last in forward order."""
-        with_grad = [(p, p.grad.detach()) for p in parameters if p.grad is not None]
+        with_grad = [(p, local(p.grad).detach()) for p in parameters if p.grad is not None]
         # The norm of large but finite gradients can overflow, so each value counts.
         bad = [(p, value) for p, g in with_grad if not math.isfinite(value := worst_value(g))]
         if not bad:

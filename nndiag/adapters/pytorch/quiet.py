@@ -24,10 +24,11 @@ class unseen:
     """`with unseen() as allowed:` around our own tensor operations.
 
     `allowed` is False where we must not compute at all. Autocast is off too: it would cast our
-    statistics, and keep the casts.
+    statistics, and keep the casts. So is the `__torch_function__` of the user's own tensors: it is
+    asked for each attribute that we read.
     """
 
-    __slots__ = ("_grad", "_stack")
+    __slots__ = ("_grad", "_own_tensors", "_stack")
 
     def __enter__(self) -> bool:
         self._grad = torch.is_grad_enabled()
@@ -37,6 +38,8 @@ class unseen:
         allowed = True
         if modes or functions or torch._C._is_any_autocast_enabled():  # seldom: keep it cheap
             allowed = self._set_aside(modes, functions)
+        self._own_tensors = torch._C.DisableTorchFunctionSubclass()
+        self._own_tensors.__enter__()
         torch._C._set_grad_enabled(False)  # last: `__exit__` does not run if this method raises
         return allowed
 
@@ -55,6 +58,7 @@ class unseen:
 
     def __exit__(self, *error: object) -> None:
         torch._C._set_grad_enabled(self._grad)
+        self._own_tensors.__exit__(None, None, None)
         if self._stack is not None:
             self._stack.close()
 

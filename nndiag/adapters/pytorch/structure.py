@@ -10,6 +10,7 @@ from torch import Tensor
 from nndiag.adapters.base import Structure
 from nndiag.adapters.pytorch.discovery import Discovery, Model
 from nndiag.adapters.pytorch.optimizer_hooks import StepObserver
+from nndiag.adapters.pytorch.ranks import is_partial, shards_of
 
 MAX_NAME = 200  # characters; generated names can be megabytes
 
@@ -64,6 +65,7 @@ class Register:
             "kind": observer.kind,
             "model": models[0].name if models else "",
             "settings": observer.settings(optimizer),
+            **({"sharded": True} if observer.sharded else {}),
         }
         for group in optimizer.param_groups:
             lr = group.get("lr")
@@ -99,12 +101,14 @@ def _model(
             for p in parameters
             if id(p) in model.parameters
         ],
+        **({"shards": model.shards} if model.shards > 1 else {}),
     }
 
 
 def _parameter(
     parameter: Tensor, model: Model, optimizer: str | None, lr: float | None
 ) -> Mapping[str, object]:
+    shards = shards_of(parameter)
     return {
         "name": model.parameters[id(parameter)][:MAX_NAME],
         "shape": list(parameter.shape),
@@ -113,4 +117,6 @@ def _parameter(
         "optimizer": optimizer,
         "layer": model.layer_of[id(parameter)][:MAX_NAME],
         "lr": float(lr) if lr is not None else None,
+        **({"shards": shards} if shards > 1 else {}),
+        **({"partial_grad": True} if is_partial(parameter.grad) else {}),
     }
