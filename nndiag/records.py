@@ -155,6 +155,35 @@ class NonfiniteOrigin:
 
 
 @dataclass(frozen=True, slots=True)
+class Fact:
+    """Something seen of the code or the data of a training, with its numbers by name.
+
+    The kinds and their numbers are listed in docs/journal.md.
+    """
+
+    kind: (
+        str  # "loss", "zero-grad", "mode", "input", "batch-statistics", "weights", "skipped-steps"
+    )
+    step: int
+    where: str = ""  # module, parameter or model; "" where it concerns the whole step
+    owner: str = ""  # the optimizer that made the step
+    numbers: tuple[tuple[str, Number | str | bool], ...] = ()
+
+    def number(self, name: str) -> Number | str | bool | None:
+        return next((value for key, value in self.numbers if key == name), None)
+
+    def amount(self, name: str) -> float:
+        """A number as such; NaN where there is none of that name."""
+        value = self.number(name)
+        return float(value) if isinstance(value, int | float) else float("nan")
+
+    def count(self, name: str) -> int:
+        """A whole number; 0 where there is none of that name."""
+        value = self.number(name)
+        return value if isinstance(value, int) else 0
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One training run, whatever log it came from."""
 
@@ -165,8 +194,10 @@ class Run:
     parameters: tuple[Parameter, ...] = ()
     optimizers: tuple[Optimizer, ...] = ()
     nonfinite: tuple[NonfiniteOrigin, ...] = ()
+    facts: tuple[Fact, ...] = ()  # of code and data, in the order in which they were seen
     notes: tuple[str, ...] = ()  # what was read, left out, or could not be observed
     blind: tuple[str, ...] = ()  # canonical metrics this log cannot show, or shows filtered
+    environment: tuple[tuple[str, str], ...] = ()  # what ran it, as the log tells: ("torch", "2.6")
 
     def series_of(self, metric: str, *, owner: str | None = None) -> Iterator[Series]:
         """Every series of a metric, in the order of the log."""
@@ -181,6 +212,10 @@ class Run:
         if of_owner:
             return of_owner[0]
         return found[0] if len(found) == 1 and not owner else None
+
+    def facts_of(self, kind: str) -> Iterator[Fact]:
+        """Every fact of a kind, oldest first."""
+        return (fact for fact in self.facts if fact.kind == kind)
 
     def companion(self, metric: str, of: Series) -> Series | None:
         """The whole-run series of `metric` that goes with `of`: same owner, else the only one."""
@@ -231,6 +266,7 @@ class Finding:
     evidence: tuple[Evidence, ...] = ()
     symptoms: tuple[Finding, ...] = ()  # findings that this one explains
     remedies: tuple[Remedy, ...] = ()  # best first
+    known: bool = False  # a baseline holds it already, so it fails no check
 
     def measured(self, name: str) -> Number | bool | str | None:
         """The measured value of the evidence of that name."""

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nndiag.errors import UnreadableLog
-from nndiag.journal.reader import Journal, JsonObject, RankJournal, Stream, open_run, read_stream
-from nndiag.readers import run_structure
+from nndiag.journal.reader import (
+    Journal,
+    JsonObject,
+    RankJournal,
+    Stream,
+    UnknownVersion,
+    open_run,
+    read_stream,
+)
+from nndiag.readers import run_ranks, run_structure
 from nndiag.readers.run_notes import RankRead, ending, notes, observation
-from nndiag.readers.run_series import recorded_series, reported_series
-from nndiag.records import Run, Series
+from nndiag.readers.run_outliers import outliers
+from nndiag.readers.run_ranks import Sharding, Team
+from nndiag.readers.run_series import Columns, recorded_series, reported_series
+from nndiag.records import Fact, NonfiniteOrigin, Parameter, Run, Series
 
 name = "nndiag"
 
+MOST_LAYER_BYTES = 2 << 30  # of all ranks but the first; each byte takes two while it is merged
 NO_STEP = "watch a script that trains with torch.optim, for at least one optimizer.step()"
 NO_TORCH = "watch a script that trains with torch, by a Python that runs sitecustomize (no -I, -S)"
 
@@ -25,6 +37,8 @@ def recognises(path: Path, head: bytes = b"") -> str | None:
         return None
     try:
         journal = open_run(path)
+    except UnknownVersion:
+        return "its run.json is nndiag's, of another version"
     except UnreadableLog:
         return None
     if journal.manifest:
@@ -48,8 +62,15 @@ def read(path: Path, loss: str | None = None) -> Run:
     main = ranks[chosen] = _with_layers(ranks[chosen], journal.ranks[chosen])
     steps = _steps_by_owner(main.steps.values())
     with_owner = len(steps) > 1
-    recorded = recorded_series([*main.steps.values(), *main.layers.values()], with_owner=with_owner)
-    series = [*recorded, *reported_series(main.events, recorded, with_owner=with_owner)]
+    team = run_ranks.peers(main, ranks)
+    if len(team) > 1 or Sharding.of(main, with_owner=with_owner):
+        merged = _merged(main, team, journal.ranks, with_owner=with_owner)
+    else:
+        streams = [*main.steps.values(), *main.layers.values()]
+        merged = _Merged(recorded_series(streams, with_owner=with_owner))
+    recorded = merged.series
+    reported = reported_series(_reports(main, team), recorded, with_owner=with_owner)
+    series = [*recorded, *reported]
     if not series:
         raise _no_series(path, journal, main)
     if loss is not None:
@@ -59,10 +80,12 @@ def read(path: Path, loss: str | None = None) -> Run:
         format=name,
         series=tuple(series),
         layers=run_structure.layers(main.process),
-        parameters=run_structure.parameters(main.process),
+        parameters=_parameters(main, team),
         optimizers=run_structure.optimizers(main.process, steps),
-        nonfinite=tuple(run_structure.origins(main.events)),
-        notes=notes(journal.manifest, main, ranks),
+        nonfinite=tuple(_origins(main, team)),
+        facts=tuple(_facts(main, with_owner=with_owner)),
+        notes=notes(journal.manifest, main, ranks, merged.notes),
+        environment=run_structure.environment(journal.manifest, main.process),
     )
 
 
@@ -88,6 +111,106 @@ def _with_layers(read: RankRead, rank: RankJournal) -> RankRead:
     problems = list(read.problems)
     layers = _streams(rank.layer_files, problems)
     return replace(read, layers=layers, problems=tuple(problems))
+
+
+@dataclass(frozen=True, slots=True)
+class _Merged:
+    """The recorded series of a run, and how they came about."""
+
+    series: list[Series]
+    notes: Sequence[str] = ()
+
+
+def _merged(
+    main: RankRead, team: Sequence[RankRead], journals: Sequence[RankJournal], *, with_owner: bool
+) -> _Merged:
+    """The series of all ranks together, as far as they fit together."""
+    owners = sorted(_steps_by_owner(main.steps.values())) if with_owner else [""]
+    odd = run_ranks.strangers(main, team)
+    ranks = [main, *(rank for rank in team if rank is not main and rank not in odd)]
+    columns = [Columns(rank.steps.values(), with_owner=with_owner) for rank in ranks]
+    sharding = Sharding.of(main, with_owner=with_owner)
+    found = outliers([rank.rank for rank in ranks], columns, owners, sharding)
+    told = run_ranks.Membership(main, team, odd, [ranks[i] for i in sorted(found.out_of_step)])
+    kept = [i for i in range(len(ranks)) if i not in found.out_of_step]
+    complete = len(kept) >= run_ranks.world_of(main)
+    series = list(Team([columns[i] for i in kept], sharding, complete=complete).series())
+    by_place = {(journal.rank, journal.attempt): journal for journal in journals}
+    layers, all_of_them = _layers_of([ranks[i] for i in kept], by_place, with_owner=with_owner)
+    series += Team(layers, sharding, complete=complete and all_of_them).series()
+    told_of_layers = [] if all_of_them else [f"layer statistics are those of {len(layers)} ranks"]
+    return _Merged(series, [*told.notes(sharding, complete), *found.notes, *told_of_layers])
+
+
+def _layers_of(
+    ranks: Sequence[RankRead],
+    journals: Mapping[tuple[int, int], RankJournal],
+    *,
+    with_owner: bool,
+) -> tuple[list[Columns], bool]:
+    """The layer statistics of the ranks, the first of which has been read; whether of all."""
+    columns = [Columns(ranks[0].layers.values(), with_owner=with_owner)]
+    room = MOST_LAYER_BYTES
+    for rank in ranks[1:]:
+        paths = journals[rank.rank, rank.attempt].layer_files
+        room -= sum(os.path.getsize(path) for path in paths if os.path.isfile(path))
+        if room < 0:
+            return columns, False
+        streams = _streams(paths, [])
+        columns.append(Columns(streams.values(), with_owner=with_owner))
+    return columns, True
+
+
+def _parameters(main: RankRead, team: Sequence[RankRead]) -> tuple[Parameter, ...]:
+    """The parameters; a gradient that any rank has is there, for one may hold nothing of it."""
+    with_grad = {
+        (parameter.model, parameter.name)
+        for rank in team
+        for parameter in run_structure.parameters(rank.process)
+        if parameter.has_grad
+    }
+    return tuple(
+        replace(parameter, has_grad=True)
+        if (parameter.model, parameter.name) in with_grad
+        else parameter
+        for parameter in run_structure.parameters(main.process)
+    )
+
+
+def _reports(main: RankRead, team: Sequence[RankRead]) -> list[JsonObject]:
+    """The metrics that the script reported: the main rank's, and what only others have told.
+
+    Most scripts print on the first rank, some on the last.
+    """
+    events = list(main.events)
+    for rank in team:
+        told = {str(event.get("name")) for event in events if event.get("event") == "metric"}
+        events += [
+            event
+            for event in rank.events
+            if event.get("event") == "metric" and str(event.get("name")) not in told
+        ]
+    return events
+
+
+def _origins(main: RankRead, team: Sequence[RankRead]) -> list[NonfiniteOrigin]:
+    """The tensors that went bad, on whatever rank, in the order in which it was seen.
+
+    What goes bad on one rank is in the gradients of all a moment later; so the earliest counts, and
+    of one step what is not a gradient.
+    """
+    ranks = [main, *(rank for rank in team if rank is not main)]
+    found = [origin for rank in ranks for origin in run_structure.origins(rank.events)]
+    if len(ranks) > 1:
+        found.sort(key=lambda origin: (origin.step, origin.kind == "gradient"))
+    unique = {(origin.step, origin.kind, origin.where): origin for origin in reversed(found)}
+    return [origin for origin in found if unique[origin.step, origin.kind, origin.where] is origin]
+
+
+def _facts(main: RankRead, *, with_owner: bool) -> Iterator[Fact]:
+    """The facts of code and data: those of one rank, for all run the same code."""
+    for fact in run_structure.facts(main.events):
+        yield fact if with_owner else replace(fact, owner="")
 
 
 def _chosen(ranks: Sequence[RankRead]) -> int:

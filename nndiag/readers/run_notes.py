@@ -16,7 +16,9 @@ JsonObject = Mapping[str, Any]
 
 NOTE_LENGTH = 300  # characters
 MOST_NOTES = 50
-KNOWN_EVENTS = frozenset({"metric", "nonfinite", "note", "exit", "observation-ended", "overhead"})
+KNOWN_EVENTS = frozenset(
+    {"metric", "nonfinite", "fact", "note", "exit", "observation-ended", "overhead"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +44,18 @@ class RankRead:
         return max(lasts, default=None)
 
 
-def notes(manifest: JsonObject, main: RankRead, ranks: Sequence[RankRead]) -> tuple[str, ...]:
-    """All notes of a run, the most telling first. `main` is the rank whose series are shown."""
+def notes(
+    manifest: JsonObject, main: RankRead, ranks: Sequence[RankRead], merged: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """All notes of a run, the most telling first.
+
+    `main` is the rank that is judged, `merged` tells how others were merged into it.
+    """
     told = [
-        *ending(manifest, main.events),
+        *_ended(manifest, main, ranks),
         *observation(main),
         *_extent(main),
-        *_ranks(main, ranks),
+        *_ranks(main, ranks, merged),
         *_damage(main),
         *(text(event, "text") for event in main.events if event["event"] == "note"),
     ]
@@ -75,6 +82,14 @@ def ending(manifest: JsonObject, events: Iterable[JsonObject]) -> Iterator[str]:
         yield f"the script exited with status {ended['status']}"
 
 
+def _ended(manifest: JsonObject, main: RankRead, ranks: Sequence[RankRead]) -> Iterator[str]:
+    """The same; of ranks that were watched each by itself, their own ends are all there is."""
+    ends = [[e for e in rank.events if e["event"] == "exit"] for rank in ranks]
+    if manifest.get("launcher") and "ended" not in manifest and all(ends):
+        manifest = {**manifest, "ended": {}}
+    yield from ending(manifest, main.events)
+
+
 def _signal_name(told: object) -> str:
     try:
         return signal.Signals(told).name if isinstance(told, int) else str(told)
@@ -97,27 +112,43 @@ def _extent(main: RankRead) -> Iterator[str]:
         yield "no optimizer step was seen: these are the metrics that the script reported"
 
 
-def _ranks(main: RankRead, ranks: Sequence[RankRead]) -> Iterator[str]:
+def _ranks(main: RankRead, ranks: Sequence[RankRead], merged: Sequence[str]) -> Iterator[str]:
     numbers = {rank.rank for rank in ranks}
     world = main.process.get("world_size")
     if isinstance(world, int) and world > len(numbers):
         yield f"{len(numbers)} of {world} ranks were recorded"
     if len(ranks) < 2:
+        yield from merged
         return
     is_distributed = any(rank.process.get("rank") is not None for rank in ranks)
     if not is_distributed:  # a script that started others: their steps have nothing in common
         yield f"{len(ranks)} processes trained; the series are those of {main.name}"
         return
-    yield f"{len(numbers)} ranks were recorded; the series are those of {main.name}"
+    yield from merged or [
+        f"{len(numbers)} ranks were recorded; the series are those of {main.name}"
+    ]
+    # A launcher that lost a rank ends the others: then nobody has the last word.
+    has_ending = {id(rank): any(e["event"] == "exit" for e in rank.events) for rank in ranks}
     furthest = max((rank.last_step for rank in ranks if rank.last_step is not None), default=None)
     for rank in ranks:
+        if rank is not main:
+            yield from (f"{rank.name}: {told}" for told in observation(rank))
+            yield from (f"{rank.name}: {told}" for told in sorted(_said(rank) - _said(main)))
+            yield from (f"{rank.name}: left out {p.where}: {p.what}" for p in rank.problems)
         for event in rank.events:
             if rank is not main and event["event"] == "exit" and event.get("how") == "exception":
                 yield f"{rank.name} ended with {text(event, 'what') or 'an exception'}"
         if rank.last_step is None:
             yield f"{rank.name} made no optimizer step"
         elif furthest is not None and rank.last_step < furthest - 1:  # the last row may be missing
-            yield f"{rank.name} stopped at step {rank.last_step}"
+            yield f"{rank.name} stopped at step {rank.last_step}, another at step {furthest}"
+        if any(has_ending.values()) and not has_ending[id(rank)]:
+            yield f"{rank.name} left no ending: it was killed, or ended by os._exit"
+
+
+def _said(rank: RankRead) -> set[str]:
+    """The notes of one rank."""
+    return {text(event, "text") for event in rank.events if event["event"] == "note"}
 
 
 def _damage(main: RankRead) -> Iterator[str]:

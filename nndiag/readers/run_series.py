@@ -36,7 +36,12 @@ OF_LAYERS = (
     "param_norm",
     "param_update_norm",
 )
-COMPANIONS = ("backward_calls", "nndiag_time_s", "activation_count")  # no series of their own
+COMPANIONS = (
+    "backward_calls",
+    "nndiag_time_s",
+    "time_to_backward_s",
+    "activation_count",
+)  # no series of their own
 KNOWN = frozenset({*COLUMNS, *OF_LAYERS}.difference(COMPANIONS))
 
 
@@ -54,6 +59,41 @@ def recorded_series(streams: Iterable[Stream], *, with_owner: bool) -> list[Seri
         _series(metric if metric in KNOWN else "other", where, owner, metric, points)
         for (metric, where, owner), points in parts.items()
     ]
+
+
+class Columns:
+    """The columns of some streams, each worked out when it is asked for.
+
+    What `recorded_series` makes of a run in one go would be several times its size for many ranks.
+    """
+
+    def __init__(self, streams: Iterable[Stream], *, with_owner: bool) -> None:
+        self._places: dict[Name, list[tuple[Stream, Mapping[tuple[str, str], np.ndarray]]]] = {}
+        for stream in streams:
+            by_column = np.ascontiguousarray(stream.values.T)  # (W, T), as wide as written
+            columns = dict(zip(stream.columns, by_column, strict=True))
+            for metric, where in columns:
+                name = metric, where, stream.owner if with_owner else ""
+                self._places.setdefault(name, []).append((stream, columns))
+
+    def names(self) -> Iterable[Name]:
+        return self._places.keys()
+
+    def points(self, name: Name) -> Points:
+        """The measurements of a column, by step; none where there is no such column."""
+        metric, where, _ = name
+        parts: list[Points] = [(np.empty(0, np.int64), np.empty(0))]
+        for stream, columns in self._places.get(name, ()):
+            values = columns[metric, where].astype(np.float64)
+            is_measured = _is_measured(metric, where, values, columns)
+            parts.append((stream.steps[is_measured], values[is_measured]))
+        return _by_step(parts)
+
+
+def series_of_points(name: Name, points: Points) -> Series:
+    """The series of a recorded column."""
+    metric, where, owner = name
+    return _series(metric if metric in KNOWN else "other", where, owner, metric, [points])
 
 
 def reported_series(
@@ -137,7 +177,12 @@ def _is_measured(
 
 
 def _series(metric: str, where: str, owner: str, name: str, parts: list[Points]) -> Series:
-    """The parts as one series: by step, the last one where a step repeats."""
+    steps, values = _by_step(parts)
+    return Series(metric, steps, values, where, owner, "" if name == metric else name)
+
+
+def _by_step(parts: list[Points]) -> Points:
+    """The parts as one: by step, the last one where a step repeats."""
     steps = np.concatenate([steps for steps, _ in parts])
     values = np.concatenate([values for _, values in parts])
     if not (steps[1:] > steps[:-1]).all():  # not np.diff: it wraps at 2**63
@@ -145,4 +190,4 @@ def _series(metric: str, where: str, owner: str, name: str, parts: list[Points])
         steps, values = steps[order], values[order]
         is_last = np.append(steps[1:] > steps[:-1], True)
         steps, values = steps[is_last], values[is_last]
-    return Series(metric, steps, values, where, owner, "" if name == metric else name)
+    return steps, values

@@ -10,9 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from nndiag.readers.run_series import number
-from nndiag.records import Layer, NonfiniteOrigin, Optimizer, Parameter
+from nndiag.records import Fact, Layer, NonfiniteOrigin, Optimizer, Parameter
 
 JsonObject = Mapping[str, Any]
+
+TEXT_LENGTH = 200  # characters of a version or a device
+
+LONGEST_TEXT = 200  # characters of a fact
+FIELDS = frozenset({"event", "kind", "step", "where", "owner"})  # of a fact; the rest is numbers
 
 
 def optimizers(process: JsonObject, steps: Mapping[str, int]) -> tuple[Optimizer, ...]:
@@ -61,6 +66,17 @@ def parameters(process: JsonObject) -> tuple[Parameter, ...]:
     )
 
 
+def environment(manifest: JsonObject, process: JsonObject) -> tuple[tuple[str, str], ...]:
+    """What ran the script, by name. Its arguments and variables are not in it: secrets may be."""
+    told = [(name, process.get(name)) for name in ("torch", "python", "device", "world_size")]
+    told = [("script", manifest.get("script")), *told, ("nndiag", manifest.get("nndiag"))]
+    return tuple(
+        (name, str(value)[:TEXT_LENGTH])
+        for name, value in told
+        if isinstance(value, str | int) and not isinstance(value, bool)
+    )
+
+
 def origins(events: Iterable[JsonObject]) -> Iterator[NonfiniteOrigin]:
     """The tensors that went bad, in the order in which it was seen."""
     for event in events:
@@ -74,6 +90,33 @@ def origins(events: Iterable[JsonObject]) -> Iterator[NonfiniteOrigin]:
                 loss_finite=event.get("loss_finite") is True,
                 detail=text(event, "detail"),
             )
+
+
+def facts(events: Iterable[JsonObject]) -> Iterator[Fact]:
+    """What was seen of code and data, in the order in which it was seen."""
+    for event in events:
+        step, kind = event.get("step"), text(event, "kind")
+        if event.get("event") != "fact" or not kind or not isinstance(step, int):
+            continue
+        yield Fact(
+            kind=kind,
+            step=step,
+            where=text(event, "where"),
+            owner=text(event, "owner"),
+            numbers=tuple(
+                (name, found)
+                for name, value in event.items()
+                if name not in FIELDS and (found := _number_or_text(value)) is not None
+            ),
+        )
+
+
+def _number_or_text(value: object) -> int | float | str | bool | None:
+    """A value of a fact as it was told; a count stays whole."""
+    if isinstance(value, bool) or (isinstance(value, int) and abs(value) < 2**53):
+        return value
+    found = number(value)
+    return value[:LONGEST_TEXT] if found is None and isinstance(value, str) else found
 
 
 def items_of_shape(entry: JsonObject) -> Iterator[int]:

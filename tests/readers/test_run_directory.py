@@ -13,7 +13,7 @@ from nndiag.errors import UnreadableLog
 from nndiag.journal.format import COLUMNS
 from nndiag.journal.writer import EventWriter, StreamWriter, write_json
 from nndiag.readers import run_directory
-from nndiag.records import Layer, NonfiniteOrigin, Optimizer, Parameter
+from nndiag.records import Fact, Layer, NonfiniteOrigin, Optimizer, Parameter
 
 NAN, INF = math.nan, math.inf
 ENDED = {"status": 0, "signal": None, "seconds": 1.0, "at": "2025-01-01T00:00:01+00:00"}
@@ -410,13 +410,14 @@ def ranks(path: Path, **steps: int) -> HandWritten:
     return journal
 
 
-def test_the_series_are_those_of_the_lowest_rank_and_the_notes_tell_of_the_others(tmp_path):
+def test_ranks_are_merged_and_the_notes_tell_of_one_that_stopped_early(tmp_path):
     run = ranks(tmp_path, r0=20, r1=8).read()
 
+    assert points(run, "loss")[7:9] == [(7, 0.5), (8, 0.0)]
     assert points(run, "loss")[-1] == (19, 0.0)
     assert run.notes == (
-        "2 ranks were recorded; the series are those of rank 0",
-        "rank 1 stopped at step 7",
+        "2 ranks were recorded and are merged: losses are means",
+        "rank 1 stopped at step 7, another at step 19",
     )
 
 
@@ -440,6 +441,13 @@ def test_of_a_restarted_rank_the_longest_attempt_is_shown(tmp_path):
 
     assert len(points(run, "loss")) == 9
     assert "2 ranks were recorded; the series are those of rank 0, attempt 2" in run.notes
+
+
+def test_the_ranks_of_one_restart_are_merged_with_each_other(tmp_path):
+    run = ranks(tmp_path, r0=5, r0_1=9, r1=4, r1_1=9).read()
+
+    assert points(run, "loss") == [(step, 0.5) for step in range(9)]
+    assert "2 ranks were recorded and are merged: losses are means" in run.notes
 
 
 def test_processes_that_are_no_ranks_are_not_compared(tmp_path):
@@ -538,3 +546,23 @@ def test_what_was_written_bit_for_bit_is_in_the_run(tmp_path):
     run = HandWritten(tmp_path).rank().steps(*[counted(loss=float(v)) for v in values]).read()
 
     assert run.one("loss").values.tobytes() == values.tobytes()
+
+
+def test_facts_of_code_and_data_are_records_with_their_numbers_by_name(tmp_path: Path):
+    events = [
+        {"event": "fact", "kind": "input", "step": 3, "where": "0", "owner": "Adam", "mean": NAN,
+         "std": 2.5, "samples": 32, "dtype": "float32", "whole": True},
+        {"event": "fact", "kind": "loss", "step": "first"},
+        {"event": "fact", "step": 4},
+        {"event": "fact", "kind": "odd", "step": 5, "where": 7, "huge": 10**400, "list": [1]},
+    ]  # fmt: skip
+    run = HandWritten(tmp_path).rank(events=events).steps(counted(), counted()).read()
+
+    first, odd = run.facts
+    assert (first.kind, first.step, first.where, first.owner) == ("input", 3, "0", "")
+    assert math.isnan(first.amount("mean")) and first.amount("std") == 2.5
+    assert (first.count("samples"), first.number("dtype")) == (32, "float32")
+    assert first.number("whole") is True
+    assert odd == Fact("odd", 5)
+    assert list(run.facts_of("loss")) == []
+    assert not any("unknown" in note for note in run.notes)

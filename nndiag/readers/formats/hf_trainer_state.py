@@ -5,7 +5,10 @@ Of several evaluation sets each has its own loss, `eval_<set>_loss`, in rows of 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from nndiag.errors import UnreadableLog
 from nndiag.readers.formats.json_lines import document_of, table_of
@@ -23,6 +26,7 @@ FILTERED = (
     "whether there were any cannot be told"
 )
 WHOLE = "eval_loss"  # where there is one evaluation set
+SETTINGS = ("train_batch_size", "num_train_epochs", "max_steps", "logging_steps", "eval_steps")
 SUMMARY = ("train_runtime", "total_flos")  # fields of the row that closes a training
 
 
@@ -54,7 +58,7 @@ def read(path: Path, loss: str | None = None) -> Run:
     table = table_of(rows or history, *remarks)
     sets = [own for own in table.columns if _is_of_a_set(own)]
     first = f"of {len(sets)} evaluation sets the first one is taken for the validation"
-    return run_of(
+    run = run_of(
         table,
         path=str(path),
         format=name,
@@ -63,6 +67,15 @@ def read(path: Path, loss: str | None = None) -> Run:
         blind=("loss non-finite",),
         held_out=sets[0] if sets else "",
     )
+    return replace(run, environment=tuple(_settings(document)))
+
+
+def _settings(document: Any) -> Iterator[tuple[str, str]]:
+    """The settings of the training that the state repeats."""
+    for key in SETTINGS:
+        value = document.get(key)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            yield key, f"{value:g}"
 
 
 def _is_of_a_set(column: str) -> bool:
