@@ -12,7 +12,7 @@ from nndiag.records import Run, Series
 
 SAME_SHARE = 0.95  # of the points: two optimizers that log the same loss train one model
 FEWEST_VALIDATIONS = 10  # fewer make no curve of their own
-RIVALS_OF_ANY_SIGN = "losses of any sign are trained against each other; they rise and fall freely"
+RIVALS_OF_ANY_SIGN = "several losses of any sign are trained in this run; they may rise freely"
 COVERED = 0.5  # of the validation's range: a loss that ends earlier does not tell how the run ended
 
 

@@ -83,6 +83,12 @@ def progress(run: Run, owner: str = "") -> Progress | None:
     return Progress(int(finite.size), *levels, _drift(finite), broke)
 
 
+def why_no_variance(run: Run) -> str:
+    """Why there is no variance across samples: nothing was recorded, or batches of one sample."""
+    seen = any(len(series) for series in run.series_of("activation_mean"))
+    return "no layer saw several samples at once" if seen else NOT_RECORDED
+
+
 def _drift(finite: np.ndarray) -> float:
     """How far the loss fell between its second fifteen per cent and its last, as a share.
 

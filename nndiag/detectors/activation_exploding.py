@@ -45,7 +45,8 @@ class ActivationExploding(Detector):
     name = "activation-exploding"
     explains = ("exploding-gradient", "loss-divergence", "loss-nonfinite", "nonfinite-tensor",
                 "loss-oscillation", "loss-plateau", "slow-convergence", "loss-spike",
-                "saturated-activation", "clip-always-active", "dead-relu")  # fmt: skip
+                "loss-off-chance", "saturated-activation", "clip-always-active",
+                "dead-relu")  # fmt: skip
 
     limit: float = 1e3  # R, ratio of variances; our own choice, see Source
     critical: float = 1e6  # R
@@ -58,7 +59,7 @@ class ActivationExploding(Detector):
     def examine(self, run: Run) -> Iterator[Finding | Abstention]:
         index = depth.Index(run, ("activation_sample_variance",))
         if not index.any_of("activation_sample_variance"):
-            yield Abstention(self.name, depth.NOT_RECORDED)
+            yield Abstention(self.name, depth.why_no_variance(run))
             return
         for layers in depth.by_model(run):
             rows = [depth.variances_at_start(index, row) for row in depth.chains(layers)]

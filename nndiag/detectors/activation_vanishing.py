@@ -44,7 +44,7 @@ class ActivationVanishing(Detector):
 
     name = "activation-vanishing"
     explains = ("vanishing-gradient", "dead-relu", "unused-parameters", "loss-plateau",
-                "slow-convergence")  # fmt: skip
+                "slow-convergence", "update-too-small")  # fmt: skip
 
     limit: float = 1e-4  # R, ratio of variances; our own choice, see Source
     limit_output: float = 1e-5  # R when only the output is small: heads may start small on purpose
@@ -54,7 +54,7 @@ class ActivationVanishing(Detector):
     def examine(self, run: Run) -> Iterator[Finding | Abstention]:
         index = depth.Index(run, ("activation_sample_variance",))
         if not index.any_of("activation_sample_variance"):
-            yield Abstention(self.name, depth.NOT_RECORDED)
+            yield Abstention(self.name, depth.why_no_variance(run))
             return
         for layers in depth.by_model(run):
             rows = [self._measured(index, row) for row in depth.chains(layers)]

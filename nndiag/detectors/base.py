@@ -17,6 +17,7 @@ from typing import ClassVar
 
 from nndiag.records import Abstention, Finding, Run
 
+NO_FACTS = "code and data were not recorded"  # the log holds no facts: it is not of `watch`
 HEADINGS = ("What it sees", "Why it happens", "Evidence", "Remedy", "Source")
 
 

@@ -42,7 +42,7 @@ class ClipAlwaysActive(Detector):
     """
 
     name = "clip-always-active"
-    explains = ("slow-convergence", "loss-plateau")
+    explains = ("slow-convergence", "loss-plateau", "update-too-small")
 
     limit: float = 0.9  # share of steps
     limit_cut: float = 3.0  # norm / threshold

@@ -47,7 +47,7 @@ class Converged(Detector):
         for course in courses(run):
             if course.rival:
                 yield Abstention(
-                    self.name, "several losses are trained against each other; none has an end"
+                    self.name, "several losses are trained in this run; none alone has an end"
                 )
             elif len(course.curve) < self.fewest:
                 yield Abstention(self.name, f"{len(course.curve)} points; {self.fewest} needed")

@@ -61,7 +61,7 @@ class DeadRelu(Detector):
     name = "dead-relu"
     explains = ("vanishing-gradient", "activation-vanishing", "unused-parameters",
                 "untrained-parameters", "loss-plateau", "slow-convergence",
-                "loss-oscillation", "loss-spike")  # fmt: skip
+                "loss-oscillation", "loss-spike", "update-too-small")  # fmt: skip
 
     limit: float = 0.5  # share of units, 0..1
     limit_critical: float = 0.9  # share of units: hardly anything passes the layer

@@ -47,7 +47,8 @@ class ExplodingGradient(Detector):
 
     name = "exploding-gradient"
     explains = ("loss-divergence", "loss-nonfinite", "nonfinite-tensor", "loss-oscillation",
-                "loss-plateau", "slow-convergence", "clip-always-active")  # fmt: skip
+                "loss-plateau", "slow-convergence", "clip-always-active",
+                "loss-off-chance")  # fmt: skip
 
     limit_start: float = 10.0  # gradient norm / weight norm
     limit_fall: float = 10.0  # first loss / its level after the opening: it began absurdly high

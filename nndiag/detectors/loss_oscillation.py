@@ -71,7 +71,7 @@ class LossOscillation(Detector):
             curve = course.curve
             if course.rival:
                 yield Abstention(
-                    self.name, "several losses are trained against each other and swing by nature"
+                    self.name, "several losses are trained in this run and may swing by nature"
                 )
             elif len(curve) < self.fewest:
                 yield Abstention(self.name, f"{len(curve)} points; {self.fewest} needed")

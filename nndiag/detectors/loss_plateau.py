@@ -95,7 +95,7 @@ class LossPlateau(Detector):
         """The reason for an abstention; "" where the curve can be judged."""
         curve = course.curve
         if course.rival:
-            return "several losses are trained against each other; a level means nothing there"
+            return "several losses are trained in this run; a level may mean nothing there"
         fewest = self.fewest_steps if run.format == "nndiag" else self.fewest_rows
         if run.format != "nndiag" and len(curve) >= 4 and frozen(curve):
             return ""

@@ -45,7 +45,7 @@ class NonfiniteTensor(Detector):
 
     name = "nonfinite-tensor"
     explains = ("loss-nonfinite", "loss-divergence", "loss-plateau", "unused-parameters",
-                "untrained-parameters")  # fmt: skip
+                "untrained-parameters", "update-too-small")  # fmt: skip
 
     persistent: int = 3  # recorded steps with a bad activation
     breaks_within: int = 3  # optimizer steps after which a bad loss is the same event

@@ -63,7 +63,7 @@ class Overfitting(Detector):
             yield Abstention(self.name, "no validation loss in this log")
             return
         if any(c.rival for c in losses):
-            yield Abstention(self.name, "several losses are trained against each other")
+            yield Abstention(self.name, "several losses are trained in this run")
             return
         train = losses[0].curve if losses else None
         for val in vals[:1]:

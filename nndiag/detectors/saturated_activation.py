@@ -60,7 +60,7 @@ class SaturatedActivation(Detector):
 
     name = "saturated-activation"
     explains = ("vanishing-gradient", "activation-vanishing", "loss-plateau",
-                "slow-convergence")  # fmt: skip
+                "slow-convergence", "update-too-small")  # fmt: skip
 
     limit_start: float = 0.75  # mean square over the full range, 0..1; own runs, see Source
     limit_input: float = 6.0  # root mean square of what a squashing call is fed

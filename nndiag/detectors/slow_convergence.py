@@ -94,7 +94,7 @@ class SlowConvergence(Detector):
         """The reason for an abstention; "" where the curve can be judged."""
         curve = course.curve
         if course.rival:
-            return "several losses are trained against each other; progress cannot be read from one"
+            return "several losses are trained in this run; progress cannot be read from one"
         if len(curve) < self.fewest_steps:
             return f"{len(curve)} steps; {self.fewest_steps} needed"
         if is_fragment(curve.steps):
@@ -142,15 +142,18 @@ class SlowConvergence(Detector):
         if quiet and (newest.change > self.still or not self.unbent(course)):
             return None
         strength = 2.5 * min(1.0, abs(mean) / 0.2)
+        went = "fell from" if curve.end < start else "went from"
+        few = samples.size < self.fewest_samples
+        enough = self.fewest_clear_samples if few else self.fewest_samples
         return self.finding(
             course,
             probability(-0.3, strength, 1.0 if left > 0.5 else 0.0),
-            f"{course.loss.label} fell from {start:.4g} to {curve.end:.4g} in {len(curve)} steps, "
+            f"{course.loss.label} {went} {start:.4g} to {curve.end:.4g} in {len(curve)} steps, "
             f"and each update still agrees with the next gradient (mean cosine {mean:.2f} over "
             f"{samples.size} steps): the steps are too short.",
             (
                 Evidence("update_gradient_cosine", round(mean, 4), self.kappa_limit),
-                Evidence("samples", int(samples.size), self.fewest_samples),
+                Evidence("samples", int(samples.size), enough),
             ),
         )
 

@@ -40,7 +40,7 @@ class UntrainedParameters(Detector):
     """
 
     name = "untrained-parameters"
-    explains = ("loss-plateau", "slow-convergence")
+    explains = ("loss-plateau", "slow-convergence", "update-too-small")
 
     recorded: int = 5  # recorded steps
     steps: int = 20  # optimizer steps

@@ -41,7 +41,8 @@ class UnusedParameters(Detector):
     """
 
     name = "unused-parameters"
-    explains = ("loss-plateau", "slow-convergence", "untrained-parameters")
+    explains = ("loss-plateau", "slow-convergence", "untrained-parameters",
+                "update-too-small")  # fmt: skip
 
     recorded: int = 5  # recorded steps
     steps: int = 20  # optimizer steps

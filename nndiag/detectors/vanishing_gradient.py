@@ -58,7 +58,7 @@ class VanishingGradient(Detector):
 
     name = "vanishing-gradient"
     explains = ("activation-vanishing", "unused-parameters", "untrained-parameters",
-                "loss-plateau", "slow-convergence")  # fmt: skip
+                "loss-plateau", "slow-convergence", "update-too-small")  # fmt: skip
 
     limit: float = 4e-2  # ratio along the depth, SGD family; 3.3e-2 in our net of 8 layers
     limit_adaptive: float = 1e-3  # ratio along the depth, adaptive optimizers

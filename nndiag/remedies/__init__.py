@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nndiag.records import Finding, Remedy, Run, Severity
-from nndiag.remedies import layers, slow, unstable
+from nndiag.remedies import code, layers, slow, unstable
 from nndiag.remedies.facts import Facts
 
 MOST = 4  # remedies; a longer list is no ranking any more
@@ -35,7 +35,17 @@ _KNOWN: dict[str, Callable[[Facts, Others], list[Remedy]]] = {
     "nonfinite-tensor": unstable.of_nonfinite,
     "clip-always-active": layers.of_clip_always_active,
     "unused-parameters": layers.of_unused_parameters,
+    "loss-off-chance": layers.of_loss_off_chance,
     "untrained-parameters": layers.of_untrained_parameters,
+    "missing-zero-grad": code.of_missing_zero_grad,
+    "softmax-before-cross-entropy": code.of_softmax,
+    "eval-mode-training": code.of_eval_mode,
+    "unnormalised-inputs": code.of_unnormalised_inputs,
+    "batchnorm-small-batch": code.of_batchnorm_small_batch,
+    "symmetric-units": code.of_symmetric_units,
+    "fp16-overflow": code.of_fp16_overflow,
+    "update-too-large": code.of_update_too_large,
+    "update-too-small": code.of_update_too_small,
 }
 
 

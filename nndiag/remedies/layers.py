@@ -65,6 +65,19 @@ def of_activation_vanishing(facts: Facts, others: Others) -> list[Remedy]:
     return found
 
 
+def of_loss_off_chance(facts: Facts, others: Others) -> list[Remedy]:
+    """Outputs that are far too large: from the inputs, the weights, or both."""
+    del others
+    why = f"the first loss is {_number(facts, 'times_chance'):.3g} times that of guessing"
+    large = _input_remedy(facts)
+    found = [large] if large else []
+    found += actions.reinitialise(facts, "", why)
+    if not facts.normalised:
+        found.append(actions.add_normalisation(facts, why))
+    look = "look at one batch: labels that belong to their inputs, classes counted from 0"
+    return [*found, Remedy("inspect-data", look, why)]
+
+
 def of_activation_exploding(facts: Facts, others: Others) -> list[Remedy]:
     del others
     factor = _number(facts, "factor_per_layer")

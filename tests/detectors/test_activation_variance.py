@@ -113,3 +113,10 @@ def test_a_run_too_short_to_show_learning_is_an_abstention_only_where_it_matters
 @pytest.mark.parametrize("detector", [ActivationVanishing(), ActivationExploding()])
 def test_without_layers_there_is_an_abstention(detector):
     assert reasons(detector, net(nets.stays())) == ["layers were not recorded"]
+
+
+@pytest.mark.parametrize("detector", [ActivationVanishing(), ActivationExploding()])
+def test_batches_of_one_sample_are_not_taken_for_layers_that_were_not_recorded(detector):
+    run = measured(net(nets.stays(), depth=3), "activation_mean", [0.1, 0.1, 0.1])
+
+    assert reasons(detector, run) == ["no layer saw several samples at once"]

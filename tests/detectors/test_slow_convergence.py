@@ -44,6 +44,20 @@ def test_even_where_the_curve_shows_nothing():
     assert len(found(with_kappa(-0.3, loss=flat))) == 1
 
 
+def test_a_loss_that_ended_above_its_start_is_not_said_to_have_fallen():
+    noise = synthetic.noise(np.random.default_rng(1), 800, 0.05)
+    [finding] = found(with_kappa(-0.3, loss=np.linspace(2.3, 2.4, 800) * np.exp(noise)))
+
+    assert finding.message.startswith("loss went from")
+
+
+def test_the_number_of_samples_is_told_with_the_limit_that_it_met():
+    [finding] = found(with_kappa(-0.3, samples=20, spread=0.02))
+    [samples] = [e for e in finding.evidence if e.name == "samples"]
+
+    assert samples.limit is not None and samples.measured >= samples.limit
+
+
 def test_a_straight_short_fall_is_enough_without_kappa():
     [finding] = found(synthetic.run("straight and short"))
 
@@ -107,4 +121,4 @@ def test_says_why_it_cannot_judge(reason):
 
 def test_two_models_against_each_other_are_not_judged():
     assert found(synthetic.gan()) == []
-    assert all("against each other" in reason for reason in reasons(synthetic.gan()))
+    assert all("several losses" in reason for reason in reasons(synthetic.gan()))
