@@ -3,7 +3,7 @@
     [tool.nndiag]                        # in pyproject.toml; without the prefix in nndiag.toml
     select = ["loss-spike", "dead-relu"] # only these findings; all of them where it is missing
     ignore = ["converged"]               # all but these
-    fail-on = ["critical"]               # severities or findings that fail `check` (planned)
+    fail-on = ["critical"]               # severities or findings that fail `check`, and `watch`
 
     [tool.nndiag.thresholds.dead-relu]   # the fields of a detector, see `nndiag explain dead-relu`
     limit = 0.7
@@ -42,6 +42,7 @@ class Settings:
     fail_on: tuple[str, ...] = ("warning",)  # severities or finding names
     thresholds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     source: str = ""  # file they were read from; "" where none was found
+    fail_on_given: bool = False  # `watch` fails a run only where somebody asked for it
 
     def with_options(
         self, *, select: str | None = None, ignore: str | None = None, fail_on: str | None = None
@@ -49,7 +50,8 @@ class Settings:
         """These settings with the options of a command line (`NAME,...`) in their place."""
         given = {"select": select, "ignore": ignore, "fail_on": fail_on}
         changes = {key: _names(value, key) for key, value in given.items() if value is not None}
-        return replace(self, **changes)  # type: ignore[arg-type]
+        given_now = self.fail_on_given or fail_on is not None
+        return replace(self, fail_on_given=given_now, **changes)  # type: ignore[arg-type]
 
     def fails(self, name: str, severity: str) -> bool:
         """Whether a finding fails a gate: by its name, or by a severity at or above a named one."""
@@ -121,6 +123,7 @@ def _settings(table: object, source: str) -> Settings:
         fail_on=_names(table.get("fail-on", "warning"), f"{source}, fail-on"),
         thresholds=_thresholds(table.get("thresholds", {}), f"{source}, thresholds"),
         source=source,
+        fail_on_given="fail-on" in table,
     )
 
 

@@ -17,10 +17,13 @@ from nndiag.errors import BadUsage, NndiagError
 
 if TYPE_CHECKING:
     from nndiag.analysis import Progress
+    from nndiag.gate import Gate
     from nndiag.records import Diagnosis
     from nndiag.reports.lines import Line
+    from nndiag.reports.rules import Rule
+    from nndiag.settings import Settings
 
-FORMATS = ("rich", "json")
+FORMATS = ("rich", "json", "markdown", "github", "sarif", "junit")
 
 
 def chosen_format(name: str | None, json: bool) -> str | None:
@@ -47,19 +50,28 @@ def show_report(
     output: Path | None = None,
     verbose: bool = False,
     unfinished: int = 0,
+    gate: Gate | None = None,
+    rules: Sequence[Rule] = (),
+    has_baseline: bool = False,
 ) -> None:
     """Print a report, or write it to a file; `unfinished` runs were interrupted.
 
+    A `gate` is that of `check`, whose reports tell what fails it; `rules` are those asked.
     In JSON errors are a part of the report; else they go to standard error, which a pipe does not
     swallow. Of many runs a screen shows the pages of the worst, and last, where it is seen, how all
     of them stand; a pipe gets a line for each.
     """
-    from nndiag.reports import json_report
+    from nndiag.reports import overview, page
 
     if format == "json":
-        _write(json_report.text(diagnoses, errors, skipped, unfinished), output)
+        from nndiag.reports import json_report
+
+        write(json_report.text(diagnoses, errors, skipped, unfinished, gate), output)
         return
-    from nndiag.reports import overview, page
+    if format not in (None, "rich"):
+        write(document(format, diagnoses, errors, skipped, gate, rules, has_baseline), output)
+        _tell_rest(errors, unfinished)
+        return
     from nndiag.reports.lines import FIXED
 
     stream = sys.stdout
@@ -94,14 +106,66 @@ def show_report(
     if output is not None:
         from nndiag.reports import plain
 
-        _write(plain.text(lines), output)
+        write(plain.text(lines), output)
     else:
         show_lines(lines, stream, format)
+    _tell_rest(errors, unfinished)
+
+
+def document(
+    format: str,
+    diagnoses: Sequence[Diagnosis],
+    errors: Sequence[NndiagError] = (),
+    skipped: Sequence[NndiagError] = (),
+    gate: Gate | None = None,
+    rules: Sequence[Rule] = (),
+    has_baseline: bool = False,
+) -> str:
+    """A report in one of the formats that other programs read."""
+    if format == "markdown":
+        from nndiag.reports import markdown
+
+        return markdown.text(diagnoses, errors, gate=gate, skipped=skipped)
+    if format == "github":
+        from nndiag.reports import github
+
+        return github.text(diagnoses, errors, gate=gate)
+    if format == "sarif":
+        from nndiag.reports import sarif
+
+        return sarif.text(diagnoses, errors, rules=rules, gate=gate, has_baseline=has_baseline)
+    from nndiag.reports import junit
+
+    return junit.text(diagnoses, errors, rules=rules, gate=gate)
+
+
+def rules_asked(settings: Settings, *, with_baseline: bool = False) -> list[Rule]:
+    """The rules that a report lists: those that were asked for and could say something."""
+    from nndiag.detectors import catalogue
+    from nndiag.reports.rules import Rule
+
+    asked = catalogue.selected(settings.select, settings.ignore)
+    return [
+        Rule(one.name, one.headline(), one.page())
+        for one in asked
+        if with_baseline or one.name != "outside-baseline"
+    ]
+
+
+def _tell_rest(errors: Sequence[NndiagError], unfinished: int) -> None:
+    """On standard error: what could not be read, and what was not analysed."""
+    from nndiag.reports import page
+
     sys.stdout.flush()
     show_lines(page.error_lines(errors), sys.stderr)
     if unfinished:
         runs = f"{unfinished} run{'s' if unfinished > 1 else ''}"
         print(f"interrupted: {runs} not analysed", file=sys.stderr)
+
+
+def in_github_actions() -> bool:
+    """Whether a runner of GitHub Actions reads what we print."""
+    return os.environ.get("GITHUB_ACTIONS") == "true"
 
 
 def progress_line(format: str | None) -> AbstractContextManager[Progress | None]:
@@ -120,6 +184,10 @@ def progress_line(format: str | None) -> AbstractContextManager[Progress | None]
 
 def show_lines(lines: Sequence[Line], stream: TextIO, format: str | None = None) -> None:
     """Print lines: in colour on a terminal, plain elsewhere."""
+    if in_github_actions():
+        from nndiag.reports import github
+
+        lines = github.harmless(lines)
     if format == "rich" or is_terminal(stream):
         from nndiag.reports import terminal
 
@@ -160,9 +228,10 @@ def can_draw(stream: TextIO) -> bool:
     return True
 
 
-def _write(text: str, output: Path | None) -> None:
+def write(text: str, output: Path | None) -> None:
     if output is None:
         sys.stdout.write(text)
+        sys.stdout.flush()
         return
     try:
         output.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -1,0 +1,1 @@
+"""What earlier runs were like: their findings and the band of their curves, kept in a file."""
