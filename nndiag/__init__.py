@@ -18,31 +18,52 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from nndiag.analysis import Analysis, analyze
+    from nndiag.assertions import (
+        CannotOverfit,
+        IdleParameters,
+        assert_all_parameters_move,
+        assert_overfits,
+    )
     from nndiag.errors import NndiagError
+    from nndiag.inprocess import UnhealthyRun, WatchedRun, watch
     from nndiag.records import Diagnosis, Evidence, Finding, Remedy, Run, Series, Severity, Verdict
     from nndiag.settings import Settings
 
 __all__ = [
     "Analysis",
+    "CannotOverfit",
     "Diagnosis",
     "Evidence",
     "Finding",
+    "IdleParameters",
     "NndiagError",
     "Remedy",
     "Run",
     "Series",
     "Settings",
     "Severity",
+    "UnhealthyRun",
     "Verdict",
+    "WatchedRun",
     "__version__",
     "analyze",
+    "assert_all_parameters_move",
+    "assert_overfits",
+    "watch",
 ]
 
 _HOME = {
     "Analysis": "nndiag.analysis",
     "analyze": "nndiag.analysis",
+    "assert_all_parameters_move": "nndiag.assertions",
+    "assert_overfits": "nndiag.assertions",
+    "CannotOverfit": "nndiag.assertions",
+    "IdleParameters": "nndiag.assertions",
     "NndiagError": "nndiag.errors",
     "Settings": "nndiag.settings",
+    "UnhealthyRun": "nndiag.inprocess",
+    "WatchedRun": "nndiag.inprocess",
+    "watch": "nndiag.inprocess",
 }
 
 
