@@ -27,7 +27,7 @@ test: $(READY) ## ruff, mypy and pytest
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: $(READY) ## ruff alone, with its corrections applied
 	$(BIN)/ruff check --fix .

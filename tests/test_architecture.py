@@ -22,7 +22,7 @@ PACKAGE = ROOT / "nndiag"
 # A unit may always import itself, the package's version, and what stands before the colon of the
 # exceptions below.
 ALLOWED = {
-    "__init__": {"analysis", "errors", "records", "settings"},
+    "__init__": {"analysis", "assertions", "errors", "inprocess", "records", "settings"},
     "__main__": {"cli"},
     "records": set(),
     "errors": set(),
@@ -35,13 +35,25 @@ ALLOWED = {
     "journal": {"records", "errors", "vocabulary"},
     "readers": {"journal", "records", "errors", "vocabulary"},
     "adapters": {"records", "vocabulary"},
-    "watch": {"adapters", "journal", "records", "errors", "vocabulary"},
-    "reports": {"records", "errors"},
+    "watcher": {"adapters", "journal", "records", "errors", "vocabulary"},
+    "reports": {"records", "errors", "gate", "fingerprint", "comparison.facts", "preflight.check"},
+    "comparison": {"curves", "records", "fingerprint"},
+    "preflight": {"detectors", "diagnosis", "curves", "records"},
+    "fingerprint": {"records"},
+    "gate": {"records", "settings"},
+    "baseline": {
+        *("curves", "records", "errors", "fingerprint"),
+        "detectors.outside_baseline",  # it says how a run stands to the band
+    },
     # The way of `analyze`, callable from Python: reads, judges, shows nothing.
     "analysis": {
         *("readers", "detectors", "diagnosis", "settings", "records", "errors"),
         *("outline", "workers"),
     },
+    # The same for a part of a program: records, reads and judges it.
+    "inprocess": {"analysis", "errors", "gate", "records", "reports", "settings", "watcher"},
+    "assertions": {"errors"},
+    "pytest_plugin": {"inprocess", "errors"},
     "outline": {"records"},
     "workers": set(),  # knows processes and nothing of what they work on
     "demo": set(),  # a training script like any other: it knows nothing of us
@@ -54,6 +66,9 @@ LIBRARIES = {
     "curves": {"numpy"},
     "detectors": {"numpy"},
     "remedies": {"numpy"},
+    "baseline": {"numpy"},
+    "comparison": {"numpy"},
+    "preflight": {"numpy"},
     "diagnosis": {"numpy"},
     "journal": {"numpy"},
     # `compression` is Python's own from 3.14 on
@@ -67,13 +82,16 @@ LIBRARIES = {
     "reports": {"numpy", "terminal: rich", "progress: rich"},
     "outline": {"numpy"},
     "settings": {"tomllib", "tomli"},
-    "watch": {"live: rich", "wandb_mirror: wandb", "bootstrap: torch", "session: torch"},
+    "watcher": {"live: rich", "wandb_mirror: wandb", "bootstrap: torch", "session: torch"},
     "adapters": {"pytorch: torch"},
     "demo": {"torch"},
+    "inprocess": {"torch"},
+    "assertions": {"torch"},
+    "pytest_plugin": {"pytest"},
     "cli": {"typer"},
 }
 
-IN_PROCESS = "nndiag.watch.session"  # what the bootstrap loads into the training process
+IN_PROCESS = "nndiag.watcher.session"  # what the bootstrap loads into the training process
 HEAVY = {"torch", "jax", "keras", "tensorflow", "rich", "typer", "wandb", "captum", "pyarrow"}
 
 
@@ -121,7 +139,7 @@ def imports_of(name: str, path: Path) -> list[str]:
 
 
 def unit(name: str) -> str:
-    """`nndiag.watch.session` -> `watch`; `nndiag` itself -> `__init__`."""
+    """`nndiag.watcher.session` -> `watcher`; `nndiag` itself -> `__init__`."""
     parts = name.split(".")
     return parts[1] if len(parts) > 1 else "__init__"
 
@@ -226,7 +244,7 @@ def closure(start: str, known: dict[str, Path]) -> set[str]:
 def test_in_the_training_process_there_is_only_the_standard_library_and_torch() -> None:
     known = modules()
     inside = closure(IN_PROCESS, known)
-    inside |= {name for name in known if name.startswith("nndiag.watch.bootstrap.")}
+    inside |= {name for name in known if name.startswith("nndiag.watcher.bootstrap.")}
 
     foreign = {
         (name, one)

@@ -34,6 +34,6 @@ def test_python_m_nndiag_and_the_installed_command_are_the_same_program() -> Non
 
 def test_what_is_injected_is_part_of_the_package() -> None:
     """The wheel takes everything under nndiag/, so it must be there and be named .py."""
-    assert list((ROOT / "nndiag" / "watch" / "bootstrap").glob("*.py"))
+    assert list((ROOT / "nndiag" / "watcher" / "bootstrap").glob("*.py"))
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert 'packages = ["nndiag"]' in project

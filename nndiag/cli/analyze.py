@@ -16,7 +16,9 @@ def analyze(
         ..., metavar="PATH", help="Logs, run directories, globs; - is standard input."
     ),
     format: str | None = typer.Option(
-        None, metavar="rich|json", help="Default: rich on a terminal, plain text in a pipe."
+        None,
+        metavar="rich|json|markdown|github|sarif|junit",
+        help="Default: rich on a terminal, plain text in a pipe.",
     ),
     json: bool = typer.Option(False, "--json", help="Short for --format json."),
     output: Path | None = typer.Option(
@@ -47,7 +49,7 @@ def analyze(
     # last digits depend on the number of cores.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from nndiag import analysis
-    from nndiag.cli.output import chosen_format, progress_line, show_report
+    from nndiag.cli.output import chosen_format, progress_line, rules_asked, show_report
 
     shape = chosen_format(format, json)
     settings = analysis.project_settings(config).with_options(select=select, ignore=ignore)
@@ -75,5 +77,6 @@ def analyze(
         output=output,
         verbose=verbose,
         unfinished=result.unfinished,
+        rules=rules_asked(settings),
     )
     raise typer.Exit(INTERRUPTED if interrupted else 2 if result.errors else 0)

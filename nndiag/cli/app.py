@@ -25,7 +25,17 @@ from nndiag.cli import planned
 from nndiag.errors import NndiagError
 
 # In the order of the help text.
-COMMANDS = ("watch", "demo", "analyze", "explain", "rules", "formats")
+COMMANDS = (
+    "watch",
+    "demo",
+    "preflight",
+    "analyze",
+    "check",
+    "compare",
+    "explain",
+    "rules",
+    "formats",
+)
 
 INTERRUPTED = 128 + 2  # as a shell counts SIGINT
 BROKEN_PIPE = 128 + 13  # and SIGPIPE

@@ -26,8 +26,8 @@ def demo(
 
     from nndiag.cli import watching
     from nndiag.errors import MissingLibrary
-    from nndiag.watch import command
-    from nndiag.watch.supervisor import WatchSettings
+    from nndiag.watcher import command
+    from nndiag.watcher.supervisor import WatchSettings
 
     script = Path(watching.__file__).parents[1] / "demo" / "train.py"
     to_run = replace(command.parse([str(script)]), label="train.py", stem="demo")

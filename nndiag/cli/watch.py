@@ -8,6 +8,7 @@ import typer
 
 from nndiag.errors import BadUsage
 
+COMPILED = ("hidden", "eager", "traced")
 # What follows SCRIPT is the script's, whatever it looks like.
 CONTEXT = {
     "allow_extra_args": True,
@@ -31,6 +32,12 @@ def watch(
     ),
     overhead: float = typer.Option(
         2.0, metavar="PERCENT", min=0.0, help="Time that --every auto may take from the training."
+    ),
+    compiled: str = typer.Option(
+        "hidden",
+        metavar="hidden|eager|traced",
+        help="Layers inside torch.compile: left alone; measured steps uncompiled; or statistics "
+        "compiled in. The last two change the last bits of the results.",
     ),
     fail_on: str | None = typer.Option(
         None,
@@ -57,8 +64,8 @@ def watch(
     nndiag watch -- torchrun --nproc-per-node 2 train.py
     """
     from nndiag.cli import planned, watching
-    from nndiag.watch import command
-    from nndiag.watch.supervisor import WatchSettings
+    from nndiag.watcher import command
+    from nndiag.watcher.supervisor import WatchSettings
 
     if wandb:
         raise planned.not_built_yet("--wandb")
@@ -69,8 +76,9 @@ def watch(
         overhead_percent=overhead,
         max_steps=max_steps,
         stop_on=watching.finding_names("--stop-on", stop_on),
+        compiled=_compiled(compiled),
     )
-    wanted = watching.finding_names("--fail-on", fail_on)
+    wanted = watching.failing_names(fail_on)
     to_run = command.parse(target)
     ending = watching.run(to_run, settings, run_dir=run_dir, live=live, fail_on=wanted)
     watching.end_as(ending)
@@ -82,3 +90,9 @@ def _every(text: str) -> int | str:
     if not text.isdecimal() or int(text) < 1:
         raise BadUsage(where=f"--every {text}", what="is neither auto nor a number of steps")
     return int(text)
+
+
+def _compiled(text: str) -> str:
+    if text not in COMPILED:
+        raise BadUsage(where=f"--compiled {text}", what=f"is none of {', '.join(COMPILED)}")
+    return text

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from nndiag.watch import launchers, run_directory, supervisor
-from nndiag.watch.checkup import Checkup
-from nndiag.watch.command import Command
-from nndiag.watch.run_directory import RunDirectory
-from nndiag.watch.supervisor import Ending, WatchSettings
+from nndiag.watcher import launchers, run_directory, supervisor
+from nndiag.watcher.checkup import Checkup
+from nndiag.watcher.command import Command
+from nndiag.watcher.run_directory import RunDirectory
+from nndiag.watcher.supervisor import Ending, WatchSettings
 
 if TYPE_CHECKING:
     from nndiag.records import Diagnosis
@@ -84,6 +84,18 @@ def finding_names(option: str, given: str | None) -> tuple[str, ...]:
     return names
 
 
+def failing_names(given: str | None) -> tuple[str, ...]:
+    """What fails the run: `--fail-on`, else what the project's settings say, else nothing."""
+    if given is not None:
+        return finding_names("--fail-on", given)
+    from nndiag.settings import load_settings
+
+    settings = load_settings()
+    if not settings.fail_on_given:
+        return ()
+    return finding_names(f"{settings.source}, fail-on", ",".join(settings.fail_on))
+
+
 class _Watched:
     """A command, its run directory, and the eye that is kept on it."""
 
@@ -104,8 +116,8 @@ class _Watched:
             self._checkup = Checkup(self.directory.path)
         try:
             if drawn and self._checkup is not None:
-                from nndiag.watch.live import LiveView
-                from nndiag.watch.relay import run_on_terminal
+                from nndiag.watcher.live import LiveView
+                from nndiag.watcher.relay import run_on_terminal
 
                 view = LiveView(self.directory.path, self.command.label, self._checkup)
                 return run_on_terminal(self.command, environment, self._tick, view)
@@ -134,7 +146,12 @@ def _become_rank(command: Command, settings: WatchSettings, run_dir: Path | None
     """One of several processes of a launcher: record, and leave display and report to others."""
     name = launchers.shared_run_name(command.stem, os.environ)
     directory = run_directory.make(
-        run_dir, stem=name, script=command.label, settings=settings.as_dict(), shared=True
+        run_dir,
+        stem=name,
+        script=command.label,
+        settings=settings.as_dict(),
+        arguments=command.argv[1:],
+        shared=True,
     )
     if launchers.rank_of(os.environ) == 0:
         shown = shortest(directory.path)
@@ -145,14 +162,18 @@ def _become_rank(command: Command, settings: WatchSettings, run_dir: Path | None
 
 def _directory(command: Command, settings: WatchSettings, run_dir: Path | None) -> RunDirectory:
     return run_directory.make(
-        run_dir, stem=command.stem, script=command.label, settings=settings.as_dict()
+        run_dir,
+        stem=command.stem,
+        script=command.label,
+        settings=settings.as_dict(),
+        arguments=command.argv[1:],
     )
 
 
 def _wants_view(live: bool | None) -> bool:
     if live is False or os.name != "posix":
         return False
-    from nndiag.watch.terminal import can_be_drawn_on
+    from nndiag.watcher.terminal import can_be_drawn_on
 
     possible = can_be_drawn_on(os.environ)
     if live and not possible:
@@ -163,7 +184,7 @@ def _wants_view(live: bool | None) -> bool:
 def _after(watched: _Watched, ending: Ending, fail_on: tuple[str, ...]) -> Ending:
     """Close the run and report. Whatever fails here, the ending stays the script's."""
     try:
-        watched.directory.close(status=ending.status, signal=ending.signal, seconds=ending.seconds)
+        _close(watched.directory, ending)
         if _tell(watched, ending, fail_on) and ending.succeeded:
             return Ending(FOUND, None, ending.seconds)
     except (Exception, KeyboardInterrupt) as error:
@@ -173,13 +194,22 @@ def _after(watched: _Watched, ending: Ending, fail_on: tuple[str, ...]) -> Endin
     return ending
 
 
+def _close(directory: RunDirectory, ending: Ending) -> None:
+    try:
+        directory.close(status=ending.status, signal=ending.signal, seconds=ending.seconds)
+    except (TimeoutError, FileNotFoundError):
+        raise  # it would hang whoever reads from it now, or is gone
+    except OSError as error:  # a full disk: what is on it can be read
+        _say(f"the end of the run could not be recorded: {error.strerror or error}")
+
+
 def _tell(watched: _Watched, ending: Ending, fail_on: tuple[str, ...]) -> bool:
     """Say how it ended and what was found; whether a finding is among those that fail the run."""
     if watched.stopped_by:
         _say(f"stopped the script: {watched.stopped_by} (--stop-on)")
     elif ending.signal is not None:
-        _say(f"the script was ended by {_signal_name(ending.signal)}")
-    if reason := _nothing_recorded(watched):
+        _say(f"the script was ended by {signal_name(ending.signal)}")
+    if reason := nothing_recorded(watched.directory, watched.command):
         _say(reason)
         return False
     from nndiag import analysis
@@ -193,9 +223,8 @@ def _tell(watched: _Watched, ending: Ending, fail_on: tuple[str, ...]) -> bool:
     return _fails(result.diagnoses, fail_on)
 
 
-def _nothing_recorded(watched: _Watched) -> str:
+def nothing_recorded(directory: RunDirectory, command: Command) -> str:
     """Why there is nothing to judge, in one line; empty where there is."""
-    directory, command = watched.directory, watched.command
     if directory.stepped():
         return ""
     if failures := directory.failures():
@@ -222,18 +251,14 @@ def _show(diagnoses: tuple[Diagnosis, ...]) -> None:
 
 
 def _fails(diagnoses: tuple[Diagnosis, ...], fail_on: tuple[str, ...]) -> bool:
-    from nndiag.records import Severity
+    from nndiag.gate import Gate
+    from nndiag.settings import Settings
 
-    severities = [word for word in Severity if str(word) in fail_on]
-    limit = min(severities, default=None)
-    return any(
-        finding.name in fail_on or (limit is not None and finding.severity >= limit)
-        for diagnosis in diagnoses
-        for finding in diagnosis.findings
-    )
+    gate = Gate(Settings(fail_on=fail_on))
+    return any(gate.failing(diagnosis) for diagnosis in diagnoses)
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
     try:
         name = signal.Signals(number).name
     except ValueError:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nndiag import __version__
 from nndiag.errors import NndiagError
+from nndiag.gate import Gate
 from nndiag.records import Diagnosis, Finding, Number, Remedy, Run
 from nndiag.reports.wording import recorded_steps
 
@@ -24,23 +25,51 @@ def text(
     errors: Sequence[NndiagError] = (),
     skipped: Sequence[NndiagError] = (),
     unfinished: int = 0,
+    gate: Gate | None = None,
+    more: Sequence[Mapping[str, object]] = (),
 ) -> str:
-    """The document, ending in a newline. The same diagnoses give the same text."""
+    """The document, ending in a newline. The same diagnoses give the same text.
+
+    With a `gate` it has a key more, "check": the exit status, and which runs failed for what.
+    `more` holds further keys for each run.
+    """
     document: dict[str, object] = {
         "schema": SCHEMA,
         "nndiag": __version__,
-        "runs": [_run(diagnosis) for diagnosis in diagnoses],
+        "runs": [
+            {**_run(diagnosis), **(more[index] if index < len(more) else {})}
+            for index, diagnosis in enumerate(diagnoses)
+        ],
         "errors": [_error(error) for error in errors],
         "skipped": [_error(error) for error in skipped],
     }
     if unfinished:  # runs that were found and, because of a Ctrl-C, not analysed
         document["unfinished"] = unfinished
+    if gate is not None:
+        document["check"] = _check(gate, diagnoses, len(errors))
     # ASCII only, and DEL escaped too: so no text from data can do anything to a terminal.
     return json.dumps(document, indent=2, allow_nan=False).replace("\x7f", "\\u007f") + "\n"
 
 
 def _error(error: NndiagError) -> dict[str, str]:
     return {"path": _text(error.where), "what": _text(error.what), "do": _text(error.do)}
+
+
+def _check(gate: Gate, diagnoses: Sequence[Diagnosis], errors: int) -> dict[str, object]:
+    return {
+        "status": gate.status(diagnoses, errors),
+        "fail_on": list(gate.settings.fail_on),
+        "strict": gate.strict,
+        "failed": [
+            {
+                "path": _text(diagnosis.run.path),
+                "findings": [_text(finding.name) for finding in gate.failing(diagnosis)],
+                "reason": gate.doubt(diagnosis),
+            }
+            for diagnosis in diagnoses
+            if gate.stops(diagnosis)
+        ],
+    }
 
 
 def _run(diagnosis: Diagnosis) -> dict[str, Any]:
@@ -67,18 +96,20 @@ def _steps(run: Run) -> dict[str, int | None]:
 
 
 def _finding(finding: Finding) -> dict[str, Any]:
+    known = {"known": True} if finding.known else {}  # by a baseline
     return {
         "name": _text(finding.name),
         "severity": str(finding.severity),
-        "confidence": _value(finding.confidence),
+        **known,
+        "confidence": value(finding.confidence),
         "series": _text(finding.series),
         "owner": _text(finding.owner),
         "layers": [_text(layer) for layer in finding.layers],
         "step_start": _step(finding.step_start),
         "step_end": _step(finding.step_end),
         "message": _text(finding.message),
-        "evidence": {_text(e.name): _value(e.measured) for e in finding.evidence},
-        "limits": {_text(e.name): _value(e.limit) for e in finding.evidence if e.limit is not None},
+        "evidence": {_text(e.name): value(e.measured) for e in finding.evidence},
+        "limits": {_text(e.name): value(e.limit) for e in finding.evidence if e.limit is not None},
         "symptoms": [_finding(symptom) for symptom in finding.symptoms],
         "remedies": [_remedy(remedy) for remedy in finding.remedies],
     }
@@ -88,8 +119,8 @@ def _remedy(remedy: Remedy) -> dict[str, Any]:
     return {
         "name": _text(remedy.name),
         "setting": _text(remedy.setting),
-        "from": _value(remedy.old),
-        "to": _value(remedy.new),
+        "from": value(remedy.old),
+        "to": value(remedy.new),
         "text": _text(remedy.text),
         "why": _text(remedy.why),
     }
@@ -104,13 +135,13 @@ def _text(value: object) -> str:
     return str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _value(value: Number | bool | str | None) -> Number | bool | str | None:
+def value(given: Number | bool | str | None) -> Number | bool | str | None:
     """A JSON value: numpy's numbers become Python's, what JSON has no number for a string."""
-    value = getattr(value, "item", lambda: value)()
-    if value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, str):
-        return _text(value)
-    if math.isfinite(value):
-        return float(value)
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    given = getattr(given, "item", lambda: given)()
+    if given is None or isinstance(given, bool | int):
+        return given
+    if isinstance(given, str):
+        return _text(given)
+    if math.isfinite(given):
+        return float(given)
+    return "NaN" if math.isnan(given) else "Infinity" if given > 0 else "-Infinity"

@@ -131,9 +131,7 @@ def _body(diagnosis: Diagnosis, width: int, ascii_only: bool) -> Iterator[Line]:
     if drawing:
         yield BLANK
         yield from drawing
-    for index, finding in enumerate(diagnosis.findings, start=1):
-        yield BLANK
-        yield from _finding(finding, index, width)
+    yield from finding_lines(diagnosis, width)
     notes = [note for note in diagnosis.notes if note != wording.undecided_note(diagnosis)]
     rest = [
         *_abstained(diagnosis, width),
@@ -143,6 +141,13 @@ def _body(diagnosis: Diagnosis, width: int, ascii_only: bool) -> Iterator[Line]:
     if rest:
         yield BLANK
         yield from rest
+
+
+def finding_lines(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
+    """Every finding with its evidence, remedies and symptoms, a blank line before each."""
+    for index, finding in enumerate(diagnosis.findings, start=1):
+        yield BLANK
+        yield from _finding(finding, index, width)
 
 
 def _abstained(diagnosis: Diagnosis, width: int) -> Iterator[Line]:
@@ -170,6 +175,7 @@ def _finding(finding: Finding, index: int, width: int) -> Iterator[Line]:
         Span(str(index).ljust(_INDENT - 1), Role.EVENT),
         Span(clean(finding.name), Role.STRONG),
         Span(f" {finding.severity}", SEVERITY[finding.severity]),
+        *([Span("known", Role.DIM)] if finding.known else []),
         *([Span(f" {where}")] if where else []),
         Span(f" confidence {finding.confidence:.0%}", Role.DIM),
     ]

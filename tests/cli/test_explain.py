@@ -33,7 +33,7 @@ def test_a_typo_gets_the_closest_name(nndiag: Run) -> None:
 
 
 def test_a_planned_finding_says_so(nndiag: Run) -> None:
-    done = nndiag("explain", "fp16-overflow")
+    done = nndiag("explain", "gradient-noise-high")
 
     assert done.returncode == 2
     assert "planned, but not built yet" in done.stderr
