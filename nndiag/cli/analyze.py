@@ -2,73 +2,44 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import typer
 
-NAMES = "NAME,..."
-INTERRUPTED = 128 + 2  # as a shell counts SIGINT
+from nndiag.cli import options
 
 
 def analyze(
-    paths: list[str] = typer.Argument(
-        ..., metavar="PATH", help="Logs, run directories, globs; - is standard input."
-    ),
-    format: str | None = typer.Option(
-        None,
-        metavar="rich|json|markdown|github|sarif|junit",
-        help="Default: rich on a terminal, plain text in a pipe.",
-    ),
-    json: bool = typer.Option(False, "--json", help="Short for --format json."),
-    output: Path | None = typer.Option(
-        None, "--output", "-o", metavar="FILE", help="Write the report to FILE."
-    ),
-    select: str | None = typer.Option(None, metavar=NAMES, help="Only these findings."),
-    ignore: str | None = typer.Option(None, metavar=NAMES, help="All but these findings."),
-    loss: str | None = typer.Option(None, metavar="SERIES", help="The series that is the loss."),
-    reader: str | None = typer.Option(None, metavar="NAME", help="Read the logs in this format."),
-    config: Path | None = typer.Option(
-        None, metavar="FILE", help="Settings from FILE, not from pyproject.toml or nndiag.toml."
-    ),
-    verbose: bool = typer.Option(
-        False, "--verbose", "-v", help="Of many runs, a page for each, and each file left out."
-    ),
-    jobs: int | None = typer.Option(
-        None, "--jobs", "-j", metavar="N", min=1, help="Processes at work. Default: one a core."
-    ),
-    timeout: float | None = typer.Option(
-        None, metavar="SECONDS", min=0.01, help="Give up a run after this. Default of several: 600."
-    ),
+    paths: options.Paths,
+    format: options.Format = None,
+    json: options.Json = False,
+    output: options.Output = None,
+    select: options.Select = None,
+    ignore: options.Ignore = None,
+    loss: options.Loss = None,
+    reader: options.Reader = None,
+    config: options.Config = None,
+    verbose: options.Verbose = False,
+    jobs: options.Jobs = None,
+    timeout: options.Timeout = None,
 ) -> None:
     """Diagnose logs: our own run directories, or anybody's.
 
     Exit status: 0 when every path could be read, whatever was found; 2 when one could not.
     """
-    # Before numpy is loaded: threads of its own only slow our small sums, and would make their
-    # last digits depend on the number of cores.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    options.one_blas_thread()
     from nndiag import analysis
-    from nndiag.cli.output import chosen_format, progress_line, rules_asked, show_report
+    from nndiag.cli.output import chosen_format, rules_asked, show_report
 
     shape = chosen_format(format, json)
     settings = analysis.project_settings(config).with_options(select=select, ignore=ignore)
-    interrupted = False
-    with progress_line(shape) as progress:
-        try:
-            result = analysis.analyze(
-                *paths,
-                settings=settings,
-                loss=loss,
-                reader=reader,
-                jobs=jobs,
-                timeout_s=timeout,
-                progress=progress,
-            )
-        except analysis.Interrupted as interruption:
-            if not interruption.known.diagnoses:
-                raise
-            result, interrupted = interruption.known, True
+    result, interrupted = options.analysed(
+        paths,
+        shape,
+        settings=settings,
+        loss=loss,
+        reader=reader,
+        jobs=jobs,
+        timeout_s=timeout,
+    )
     show_report(
         result.diagnoses,
         result.errors,
@@ -79,4 +50,4 @@ def analyze(
         unfinished=result.unfinished,
         rules=rules_asked(settings),
     )
-    raise typer.Exit(INTERRUPTED if interrupted else 2 if result.errors else 0)
+    raise typer.Exit(options.INTERRUPTED if interrupted else 2 if result.errors else 0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from nndiag.cli.analyze import INTERRUPTED, NAMES
+from nndiag.cli import options
 from nndiag.errors import BadUsage
 
 if TYPE_CHECKING:
@@ -24,14 +24,8 @@ FOR_PROGRAMS = ("json", "sarif", "junit", "markdown", "github")
 
 
 def check(
-    paths: list[str] = typer.Argument(
-        ..., metavar="PATH", help="Logs, run directories, globs; - is standard input."
-    ),
-    fail_on: str | None = typer.Option(
-        None,
-        metavar="SEVERITY|NAME,...",
-        help="What fails: findings of this severity or graver, or of this name. Default: warning.",
-    ),
+    paths: options.Paths,
+    fail_on: options.FailOn = None,
     strict: bool = typer.Option(False, "--strict", help="A run that cannot be judged fails too."),
     baseline: Path | None = typer.Option(
         None, metavar="FILE", help="Fail only on what is new or worse than in this baseline."
@@ -44,38 +38,24 @@ def check(
         metavar="RATE",
         help="How often a healthy run may leave the band of the baseline. Default: 0.001.",
     ),
-    format: str | None = typer.Option(
-        None,
-        metavar="rich|json|markdown|github|sarif|junit",
-        help="Default: rich on a terminal, plain text in a pipe.",
-    ),
-    json: bool = typer.Option(False, "--json", help="Short for --format json."),
-    output: Path | None = typer.Option(
-        None, "--output", "-o", metavar="FILE", help="Write the report to FILE."
-    ),
-    select: str | None = typer.Option(None, metavar=NAMES, help="Only these findings."),
-    ignore: str | None = typer.Option(None, metavar=NAMES, help="All but these findings."),
-    loss: str | None = typer.Option(None, metavar="SERIES", help="The series that is the loss."),
-    reader: str | None = typer.Option(None, metavar="NAME", help="Read the logs in this format."),
-    config: Path | None = typer.Option(
-        None, metavar="FILE", help="Settings from FILE, not from pyproject.toml or nndiag.toml."
-    ),
-    verbose: bool = typer.Option(
-        False, "--verbose", "-v", help="Of many runs, a page for each, and each file left out."
-    ),
-    jobs: int | None = typer.Option(
-        None, "--jobs", "-j", metavar="N", min=1, help="Processes at work. Default: one a core."
-    ),
-    timeout: float | None = typer.Option(
-        None, metavar="SECONDS", min=0.01, help="Give up a run after this. Default of several: 600."
-    ),
+    format: options.Format = None,
+    json: options.Json = False,
+    output: options.Output = None,
+    select: options.Select = None,
+    ignore: options.Ignore = None,
+    loss: options.Loss = None,
+    reader: options.Reader = None,
+    config: options.Config = None,
+    verbose: options.Verbose = False,
+    jobs: options.Jobs = None,
+    timeout: options.Timeout = None,
 ) -> None:
     """Fail a build when a training is sick: like analyze, with an exit status.
 
     Exit status: 0 healthy, or undecided without --strict; 1 when a finding fails the check; 2 when
     a path could not be read. In GitHub Actions it also writes annotations and the job summary.
     """
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # see analyze
+    options.one_blas_thread()
     from nndiag import analysis
     from nndiag.baseline import document
     from nndiag.cli import output as out
@@ -94,23 +74,16 @@ def check(
     detector = _detector(settings, false_alarm_rate)
     known = document.read(baseline) if baseline is not None else None
     gate = Gate(settings, strict)
-    interrupted = False
-    with out.progress_line(shape) as progress:
-        try:
-            result = analysis.analyze(
-                *paths,
-                settings=settings,
-                loss=loss,
-                reader=reader,
-                jobs=jobs,
-                timeout_s=timeout,
-                whole_runs=True if known or write_baseline else None,
-                progress=progress,
-            )
-        except analysis.Interrupted as interruption:
-            if not interruption.known.diagnoses:
-                raise
-            result, interrupted = interruption.known, True
+    result, interrupted = options.analysed(
+        paths,
+        shape,
+        settings=settings,
+        loss=loss,
+        reader=reader,
+        jobs=jobs,
+        timeout_s=timeout,
+        whole_runs=True if known or write_baseline else None,
+    )
     if known is not None:
         result = _against(result, known, detector)
     out.show_report(
@@ -132,7 +105,7 @@ def check(
         if out.in_github_actions():
             tell_github(gate, result, shape, output)
     if interrupted:
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(options.INTERRUPTED)
     raise typer.Exit(
         gate.status(() if learned else result.diagnoses, len(result.errors)),
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from nndiag.cli.analyze import NAMES
+from nndiag.cli import options
 from nndiag.errors import BadUsage, NndiagError
 
 if TYPE_CHECKING:
@@ -38,17 +38,13 @@ def compare(
         metavar="rich|json|markdown",
         help="Default: rich on a terminal, plain text in a pipe.",
     ),
-    json: bool = typer.Option(False, "--json", help="Short for --format json."),
-    output: Path | None = typer.Option(
-        None, "--output", "-o", metavar="FILE", help="Write the report to FILE."
-    ),
-    select: str | None = typer.Option(None, metavar=NAMES, help="Only these findings."),
-    ignore: str | None = typer.Option(None, metavar=NAMES, help="All but these findings."),
-    loss: str | None = typer.Option(None, metavar="SERIES", help="The series that is the loss."),
-    reader: str | None = typer.Option(None, metavar="NAME", help="Read the logs in this format."),
-    config: Path | None = typer.Option(
-        None, metavar="FILE", help="Settings from FILE, not from pyproject.toml or nndiag.toml."
-    ),
+    json: options.Json = False,
+    output: options.Output = None,
+    select: options.Select = None,
+    ignore: options.Ignore = None,
+    loss: options.Loss = None,
+    reader: options.Reader = None,
+    config: options.Config = None,
     verbose: bool = typer.Option(
         False, "--verbose", "-v", help="Every pair, every series and every layer that differs."
     ),
@@ -61,7 +57,7 @@ def compare(
 
     Exit status: 0 whatever differs; 2 when a path could not be read.
     """
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # see analyze
+    options.one_blas_thread()
     from nndiag import analysis
     from nndiag.cli.output import chosen_format
     from nndiag.comparison import axes

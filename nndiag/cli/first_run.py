@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from nndiag.errors import BadUsage, CannotStart, NndiagError
-from nndiag.watcher import first_steps, launchers, run_directory, supervisor
+from nndiag.watcher import first_steps, launchers, supervisor
 from nndiag.watcher.command import Command
 from nndiag.watcher.first_steps import FirstSteps
 from nndiag.watcher.run_directory import RunDirectory
@@ -160,17 +160,12 @@ def show(seen: Seen, gate: Gate, format: str | None, output: Path | None) -> Non
 @contextlib.contextmanager
 def _directory(request: Request, settings: WatchSettings) -> Iterator[RunDirectory]:
     """Where the run is recorded: a place that goes away, unless one was asked for."""
-    command = request.command
+    from nndiag.cli.watching import directory_for
+
     temporary = request.run_dir is None
     path = Path(tempfile.mkdtemp(prefix="nndiag-preflight-")) if temporary else request.run_dir
     try:
-        yield run_directory.make(
-            path,
-            stem=command.stem,
-            script=command.label,
-            settings=settings.as_dict(),
-            arguments=command.argv[1:],
-        )
+        yield directory_for(request.command, settings, path)
     finally:
         if temporary and path is not None:
             shutil.rmtree(path, ignore_errors=True)

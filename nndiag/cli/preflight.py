@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from nndiag.cli.analyze import NAMES
+from nndiag.cli import options
 from nndiag.cli.watch import CONTEXT as CONTEXT  # what follows SCRIPT is the script's
 
 STEPS = 20  # enough for each parameter to get a gradient, and for 64 samples of any batch size > 3
@@ -21,32 +21,20 @@ def preflight(
     timeout: float = typer.Option(
         TIMEOUT_S, metavar="SECONDS", min=0.1, help="End the script after this in any case."
     ),
-    fail_on: str | None = typer.Option(
-        None,
-        metavar="SEVERITY|NAME,...",
-        help="What fails: findings of this severity or graver, or of this name. Default: warning.",
-    ),
+    fail_on: options.FailOn = None,
     strict: bool = typer.Option(False, "--strict", help="What cannot be judged fails too."),
-    select: str | None = typer.Option(None, metavar=NAMES, help="Only these findings."),
-    ignore: str | None = typer.Option(None, metavar=NAMES, help="All but these findings."),
-    format: str | None = typer.Option(
-        None,
-        metavar="rich|json|markdown|github|sarif|junit",
-        help="Default: rich on a terminal, plain text in a pipe.",
-    ),
-    json: bool = typer.Option(False, "--json", help="Short for --format json."),
-    output: Path | None = typer.Option(
-        None, "--output", "-o", metavar="FILE", help="Write the report to FILE."
-    ),
+    select: options.Select = None,
+    ignore: options.Ignore = None,
+    format: options.Format = None,
+    json: options.Json = False,
+    output: options.Output = None,
     show_output: bool = typer.Option(
         False, "--show-output", "-s", help="Pass the script's output on, to standard error."
     ),
     run_dir: Path | None = typer.Option(
         None, metavar="DIR", help="Keep what was recorded. Default: it is thrown away."
     ),
-    config: Path | None = typer.Option(
-        None, metavar="FILE", help="Settings from FILE, not from pyproject.toml or nndiag.toml."
-    ),
+    config: options.Config = None,
 ) -> None:
     """Run only the first steps of an unmodified script, and check how it starts.
 

@@ -46,7 +46,7 @@ def run(
         supervisor.become(command, os.environ)
     if launchers.launcher_of(os.environ):
         _become_rank(command, settings, run_dir)
-    directory = _directory(command, settings, run_dir)
+    directory = directory_for(command, settings, run_dir)
     _say(f"recording to {shortest(directory.path)}")
     if command.blinded_by:
         _say(f"{command.blinded_by} keeps Python from loading us: nothing will be observed")
@@ -160,7 +160,8 @@ def _become_rank(command: Command, settings: WatchSettings, run_dir: Path | None
     supervisor.become(command, environment)
 
 
-def _directory(command: Command, settings: WatchSettings, run_dir: Path | None) -> RunDirectory:
+def directory_for(command: Command, settings: WatchSettings, run_dir: Path | None) -> RunDirectory:
+    """Where a run of `command` is recorded: in `run_dir`, or in a new directory."""
     return run_directory.make(
         run_dir,
         stem=command.stem,

@@ -1,0 +1,91 @@
+"""What several commands have in common: their options, and the analysis of their paths."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from nndiag.analysis import Analysis
+
+NAMES = "NAME,..."
+INTERRUPTED = 128 + 2  # as a shell counts SIGINT
+
+Paths = Annotated[
+    list[str],
+    typer.Argument(metavar="PATH", help="Logs, run directories, globs; - is standard input."),
+]
+FailOn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SEVERITY|NAME,...",
+        help="What fails: findings of this severity or graver, or of this name. Default: warning.",
+    ),
+]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        metavar="rich|json|markdown|github|sarif|junit",
+        help="Default: rich on a terminal, plain text in a pipe.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Write the report to FILE."),
+]
+Select = Annotated[str | None, typer.Option(metavar=NAMES, help="Only these findings.")]
+Ignore = Annotated[str | None, typer.Option(metavar=NAMES, help="All but these findings.")]
+Loss = Annotated[str | None, typer.Option(metavar="SERIES", help="The series that is the loss.")]
+Reader = Annotated[str | None, typer.Option(metavar="NAME", help="Read the logs in this format.")]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Settings from FILE, not from pyproject.toml or nndiag.toml."
+    ),
+]
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", help="Of many runs, a page for each, and each file left out."),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs", "-j", metavar="N", min=1, help="Processes at work. Default: one a core."
+    ),
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS", min=0.01, help="Give up a run after this. Default of several: 600."
+    ),
+]
+
+
+def one_blas_thread() -> None:
+    """To be called before numpy is loaded.
+
+    Threads of its own only slow our small sums, and would make their last digits depend on the
+    number of cores.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def analysed(paths: list[str], shape: str | None, **asked: Any) -> tuple[Analysis, bool]:
+    """What came of `paths`, and whether a Ctrl-C ended it before all of them were done.
+
+    `asked`: the arguments of `nndiag.analyze`. A Ctrl-C with nothing done is passed on.
+    """
+    from nndiag import analysis
+    from nndiag.cli.output import progress_line
+
+    with progress_line(shape) as progress:
+        try:
+            return analysis.analyze(*paths, **asked, progress=progress), False
+        except analysis.Interrupted as interruption:
+            if not interruption.known.diagnoses:
+                raise
+            return interruption.known, True
