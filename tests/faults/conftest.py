@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from tests.adapters.observed import Observed, Train, Zygote, train_in
+from tests.adapters.conftest import train, zygote
+from tests.adapters.observed import Observed, Train
+
+__all__ = ["train", "zygote"]
 
 Alike = Callable[..., Observed]
 
@@ -24,19 +26,6 @@ run_dir = os.environ.get("NNDIAG_RUN", "")
 """
 # At the end, for those that get there: what was trained is the same, bit for bit.
 WEIGHTS = "\nprint([p.tolist() for p in net.parameters()], torch.rand(1).item())\n"
-
-
-@pytest.fixture(scope="session")
-def zygote() -> Iterator[Zygote]:
-    pytest.importorskip("torch")
-    process = Zygote()
-    yield process
-    process.close()
-
-
-@pytest.fixture
-def train(tmp_path: Path, zygote: Zygote) -> Train:
-    return train_in(tmp_path, zygote)
 
 
 @pytest.fixture

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.adapters.conftest import zygote
 from tests.adapters.observed import Zygote
 from tests.ways.watching import Watch, watch_in
 
-
-@pytest.fixture(scope="session")
-def zygote() -> Iterator[Zygote]:
-    pytest.importorskip("torch")
-    process = Zygote()
-    yield process
-    process.close()
+__all__ = ["zygote"]
 
 
 @pytest.fixture
