@@ -39,6 +39,10 @@ class UpdateRatios:
         """The share of the model's numbers that these weights (W,) hold."""
         return float(self.sizes[chosen].sum() / self.sizes.sum())
 
+    def layers_of(self, chosen: np.ndarray) -> tuple[str, ...]:
+        """The layers of these weights (W,)."""
+        return tuple(np.array(self.layers, dtype=object)[chosen])
+
 
 def update_ratios(run: Run, owner: str) -> UpdateRatios | None:
     """Of the weights that `owner` trains ("" where there is one optimizer); None where unknown.

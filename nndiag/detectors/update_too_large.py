@@ -67,7 +67,6 @@ class UpdateTooLarge(Detector):
         trained = depth.progress(run, owner)
         fine = trained is not None and trained.learned > self.learns_well and not trained.broke
         large = found.ratios > self.limit
-        layers = tuple(la for la, is_large in zip(found.layers, large, strict=True) if is_large)
         return Finding(
             name=self.name,
             severity=Severity.INFO if fine else Severity.WARNING,
@@ -80,7 +79,7 @@ class UpdateTooLarge(Detector):
             step_end=found.last_step,
             series="param_update_norm",
             owner=owner,
-            layers=layers,
+            layers=found.layers_of(large),
             evidence=(
                 Evidence("update_ratio", found.usual, self.limit),
                 Evidence("share_of_weights", found.share(large), 0.5),

@@ -67,7 +67,6 @@ class UpdateTooSmall(Detector):
 
     def _finding(self, owner: str, found: UpdateRatios, trained: depth.Progress) -> Finding:
         small = found.ratios < self.limit
-        layers = tuple(la for la, is_small in zip(found.layers, small, strict=True) if is_small)
         still = not found.usual
         return Finding(
             name=self.name,
@@ -81,7 +80,7 @@ class UpdateTooSmall(Detector):
             step_end=found.last_step,
             series="param_update_norm",
             owner=owner,
-            layers=layers,
+            layers=found.layers_of(small),
             evidence=(
                 Evidence("update_ratio", found.usual, self.limit),
                 Evidence("share_of_weights", found.share(small), 0.5),

@@ -123,8 +123,11 @@ class ModuleStats:
         for kind, (outputs, waiting, modules) in list(self._small.items()):
             kept = [i for i, row in enumerate(waiting) if id(row) not in gone]
             if kept:
-                lists = outputs, waiting, modules
-                self._small[kind] = tuple([each[i] for i in kept] for each in lists)  # type: ignore
+                self._small[kind] = (
+                    [outputs[i] for i in kept],
+                    [waiting[i] for i in kept],
+                    [modules[i] for i in kept],
+                )
             else:
                 del self._small[kind]
 
