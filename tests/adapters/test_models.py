@@ -186,6 +186,27 @@ for step in range(4):
     assert measured[0] < 50
 
 
+LOOSE_LAYERS = """
+layers = [nn.Sequential(nn.Linear(4, 4), nn.Tanh()) for _ in range(12)]
+opt = torch.optim.SGD([p for layer in layers for p in layer.parameters()], lr=0.1)
+for step in range(3):
+    opt.zero_grad()
+    for _ in range(2):  # the first time through is a validation pass, gradients and all
+        y = x
+        for layer in layers:
+            y = layer(y)
+    y.square().mean().backward(); opt.step()
+"""
+
+
+def test_layers_that_no_module_holds_are_all_seen(train: Train):
+    run = train(PRELUDE + LOOSE_LAYERS)
+
+    assert len(run.places("activation_mean")) == 24
+    counts = [run.series("activation_count", where)[2] for where in run.places("activation_count")]
+    assert set(counts) == {16 * 4}  # of one pass, not of two
+
+
 def test_an_optimizer_that_rests_does_not_keep_the_measuring_on(train: Train):
     run = train(PRELUDE + """
 from torch.nn.modules.module import _global_forward_hooks as hooks

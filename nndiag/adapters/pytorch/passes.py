@@ -8,6 +8,7 @@ pass is a range of numbers, and nothing of its graph has to be kept.
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_right
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from nndiag.adapters.pytorch.tensor_stats import tensors_in
 
-MAX_OPEN = 4  # passes of one step that no backward has gone through yet: a triplet loss has three
+MAX_OPEN = 4  # passes of one part that no backward has gone through yet: a triplet loss has three
 MAX_NODES = 20_000
 
 MAX_ROWS = 10_000  # of one pass
@@ -66,7 +67,7 @@ class Passes:
                 current.last = number
                 self._done.append(current)
             self._under_way = Pass()
-            waiting = [one for one in self._done if not one.is_training]
+            waiting = [o for o in self._done if o.part == current.part and not o.is_training]
             if len(waiting) > MAX_OPEN:
                 self._remove(waiting[:1])
 
@@ -110,7 +111,12 @@ def _mark(waiting: list[Pass], losses: Iterable[Tensor]) -> None:
         if loss.grad_fn is not None:
             heap.append((-loss.grad_fn._sequence_nr(), len(heap), loss.grad_fn))
     heapq.heapify(heap)
-    oldest = min((one.first for one in waiting if one.first is not None), default=0)
+    # Passes follow one another, so their ranges do not overlap.
+    by_first = sorted((one.first, i) for i, one in enumerate(waiting) if one.first is not None)
+    if not by_first:
+        return
+    firsts = [first for first, _ in by_first]
+    oldest, unmet = firsts[0], len(firsts)
     while heap and count < MAX_NODES:
         number, _, node = heapq.heappop(heap)
         if -number < oldest:
@@ -119,10 +125,13 @@ def _mark(waiting: list[Pass], losses: Iterable[Tensor]) -> None:
             continue
         seen.add(node)
         count += 1
-        for one in waiting:
-            one.is_training = one.is_training or one.holds(-number)
-        if all(one.is_training for one in waiting):
-            return
+        place = bisect_right(firsts, -number) - 1
+        one = waiting[by_first[place][1]]
+        if one.holds(-number) and not one.is_training:
+            one.is_training = True
+            unmet -= 1
+            if not unmet:
+                return
         for child, _ in node.next_functions:
             if child is not None and not hasattr(child, "variable"):
                 heapq.heappush(heap, (-child._sequence_nr(), count + len(heap), child))
