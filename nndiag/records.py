@@ -277,6 +277,55 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class AttributedInput:
+    """An input of a model, of S samples, and how much each part of it counts."""
+
+    name: str  # as the model's call has it: "0", "input_ids"
+    kind: str  # "image", "tabular", "sequence", "tokens", "ids"
+    values: np.ndarray  # (S, ...) what the model was given; of tokens their ids
+    attributions: np.ndarray | None  # (S, ...) the same shape; None: a layer was attributed to
+    baseline: np.ndarray | None = None  # (...) what counts as nothing; None for tokens
+
+
+@dataclass(frozen=True, slots=True)
+class AttributedSample:
+    """A sample of a batch, and the number of it that was attributed."""
+
+    row: int  # in the batch
+    loss: float  # as the training saw it; NaN: unknown
+    what: str  # "the loss (cross-entropy)", "output 3 (the label)"
+    at_sample: float  # that number
+    at_baseline: float
+    delta: float | None = None  # what the attributions miss of the change between the two
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """What a model looked at in one batch, by one method of Captum, or why that is not known."""
+
+    path: str
+    step: int
+    why: str  # the batch was captured at a "spike", when the loss was "nonfinite", or at the "end"
+    model: str
+    method: str
+    of: str = ""  # "loss" or "output"
+    layer: str = ""  # of methods that attribute to the units of one
+    inputs: tuple[AttributedInput, ...] = ()
+    units: np.ndarray | None = None  # (S, ...) attributions to the units of the layer
+    samples: tuple[AttributedSample, ...] = ()  # S of them
+    batch: np.ndarray | None = None  # (B,) the loss of each sample of the batch
+    batch_size: int = 0
+    loss: float = float("nan")
+    before: float = float("nan")  # the usual loss before a spike
+    relative_delta: float | None = None  # mean |delta| / mean |change|; None: not of this method
+    steps: int = 0  # of the integral
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+    failed: str = ""  # why there are no attributions
+    do: str = ""  # and what would work
+
+
+@dataclass(frozen=True, slots=True)
 class Abstention:
     """A detector that could not judge, and why: silence is not health."""
 

@@ -41,6 +41,26 @@ class Structure:
     device: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class NamedTensor:
+    """A tensor to be written down. Its bytes are fetched one tensor at a time: models are large."""
+
+    name: str
+    dtype: str  # as `journal.tensors` calls it: "F32"
+    shape: tuple[int, ...]
+    content: Callable[[], memoryview]  # C order, little-endian
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """A batch of the training, with what it takes to go over it again; see docs/attribution.md."""
+
+    name: str  # "step-612", or "end"
+    told: Mapping[str, object]  # capture.json, without its schema
+    batch: Sequence[NamedTensor]
+    weights: Sequence[NamedTensor]  # parameters and buffers; none where they were too large
+
+
 class Sink(Protocol):
     """Where an adapter's measurements go."""
 
@@ -61,6 +81,9 @@ class Sink(Protocol):
 
     def note(self, text: str) -> None:
         """Something the reader of the report should know."""
+
+    def capture(self, capture: Capture, replaces: str = "") -> None:
+        """A batch to keep, in place of the one that it `replaces`."""
 
 
 Column = tuple[str, str]  # metric, where

@@ -52,7 +52,9 @@ def watch(
     ),
     wandb: bool = typer.Option(False, "--wandb", help="Planned: mirror into the open wandb run."),
     attribute: str | None = typer.Option(
-        None, metavar="METHOD", help="Planned: Captum attributions after the run."
+        None,
+        metavar="METHOD|auto",
+        help="Captum attributions: of the batch of each loss spike, and of the last one.",
     ),
 ) -> None:
     """Run an unmodified script under observation, then diagnose it.
@@ -69,14 +71,13 @@ def watch(
 
     if wandb:
         raise planned.not_built_yet("--wandb")
-    if attribute is not None:
-        raise planned.not_built_yet("--attribute")
     settings = WatchSettings(
         every=_every(every),
         overhead_percent=overhead,
         max_steps=max_steps,
         stop_on=watching.finding_names("--stop-on", stop_on),
         compiled=_compiled(compiled),
+        attribute=_method(attribute),
     )
     wanted = watching.failing_names(fail_on)
     to_run = command.parse(target)
@@ -90,6 +91,22 @@ def _every(text: str) -> int | str:
     if not text.isdecimal() or int(text) < 1:
         raise BadUsage(where=f"--every {text}", what="is neither auto nor a number of steps")
     return int(text)
+
+
+def _method(text: str | None) -> str:
+    """The method's own name. Raises `BadUsage` for one that does not exist."""
+    from nndiag.vocabulary import methods
+
+    if text in (None, methods.AUTO):
+        return text or ""
+    method = methods.find(text)
+    if method is None:
+        raise BadUsage(
+            where=f"--attribute {text}",
+            what="no such method",
+            do=f"one of: auto, {', '.join(methods.names())}",
+        )
+    return method.name
 
 
 def _compiled(text: str) -> str:

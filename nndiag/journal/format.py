@@ -25,11 +25,18 @@ Dtype = Literal["f4", "f8"]
 RUN_SCHEMA: Final = "nndiag.run/1"
 PROCESS_SCHEMA: Final = "nndiag.process/1"
 STREAM_SCHEMA: Final = "nndiag.stream/1"
+CAPTURE_SCHEMA: Final = "nndiag.capture/1"
+ATTRIBUTION_SCHEMA: Final = "nndiag.attribution/1"
 METADATA_KEY: Final = "nndiag"  # of the Arrow schema: owner and columns as JSON
 
 RUN_FILE: Final = "run.json"
 PROCESS_FILE: Final = "process.json"
 EVENTS_FILE: Final = "events.jsonl"
+CAPTURES_FOLDER: Final = "captures"  # of a rank; one folder for each captured batch
+CAPTURE_FILE: Final = "capture.json"
+BATCH_FILE: Final = "batch.safetensors"
+WEIGHTS_FILE: Final = "weights.safetensors"
+ATTRIBUTIONS_FOLDER: Final = "attributions"  # of a rank; a .json and a .safetensors for each
 EVENT_LINE_BYTES: Final = 64 * 1024  # longest line of events.jsonl, its line feed included
 
 # Columns of steps-N.arrows, in this order; further groups add ("lr", "group-1") and so on.

@@ -34,8 +34,10 @@ __all__ = [
     "open_run",
     "read_events",
     "read_manifest",
+    "read_object",
     "read_process",
     "read_stream",
+    "regular_content",
 ]
 
 Path = str | os.PathLike[str]
@@ -117,12 +119,12 @@ def open_run(path: Path) -> Journal:
 
 def read_manifest(path: Path) -> JsonObject:
     """run.json: what the supervisor knows."""
-    return _read_object(path, RUN_SCHEMA)
+    return read_object(path, RUN_SCHEMA)
 
 
 def read_process(path: Path) -> JsonObject:
     """process.json of a rank: what the recorder knows of its process."""
-    return _read_object(path, PROCESS_SCHEMA)
+    return read_object(path, PROCESS_SCHEMA)
 
 
 def read_events(path: Path) -> tuple[tuple[JsonObject, ...], int]:
@@ -130,7 +132,7 @@ def read_events(path: Path) -> tuple[tuple[JsonObject, ...], int]:
 
     A line is skipped that is torn, too long, or not a JSON object with the name of an event.
     """
-    content, is_cut = _content(path, EVENTS_BYTES)
+    content, is_cut = regular_content(path, EVENTS_BYTES)
     lines = content.split(b"\n")
     if not lines[-1]:
         lines.pop()
@@ -144,7 +146,7 @@ def read_stream(path: Path) -> Stream:
 
     Raises `UnreadableLog` where there is no such regular file, or its header is damaged.
     """
-    content, _ = _content(path, STREAM_BYTES)
+    content, _ = regular_content(path, STREAM_BYTES)
     return decode_stream(content, os.fspath(path))
 
 
@@ -158,8 +160,9 @@ def _event(line: bytes) -> JsonObject | None:
     return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
 
 
-def _read_object(path: Path, schema: str) -> JsonObject:
-    content, is_cut = _content(path, JSON_BYTES)
+def read_object(path: Path, schema: str) -> JsonObject:
+    """The JSON object in a file of ours that names `schema`, of its own number or a minor one."""
+    content, is_cut = regular_content(path, JSON_BYTES)
     where = os.fspath(path)
     try:
         told = None if is_cut else json.loads(content)
@@ -192,7 +195,7 @@ def _rank(folder: str, rank: int, attempt: int) -> RankJournal:
 def _reason_in(path: str) -> str:
     """The first line of a file that says why watching did not start."""
     try:
-        content, _ = _content(path, most=4096)
+        content, _ = regular_content(path, most=4096)
     except UnreadableLog:
         return ""
     return content.decode("utf-8", errors="replace").strip().partition("\n")[0]
@@ -205,7 +208,7 @@ def _names(folder: str) -> list[str]:
         raise UnreadableLog(where=folder, what=_reason(error)) from None
 
 
-def _content(path: Path, most: int) -> tuple[bytes, bool]:
+def regular_content(path: Path, most: int) -> tuple[bytes, bool]:
     """What the regular file at `path` holds now, up to `most` bytes; whether there is more."""
     where = os.fspath(path)
     # Not blocking: opening a FIFO would wait for ever for its writer.

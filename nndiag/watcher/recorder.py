@@ -16,7 +16,7 @@ from os import unlink  # bound here: a script may patch what it likes
 from time import perf_counter as _clock
 from typing import Any
 
-from nndiag.adapters.base import NAN, NO_GRADIENT, Column, StepRow, Structure
+from nndiag.adapters.base import NAN, NO_GRADIENT, Capture, Column, StepRow, Structure
 from nndiag.journal.format import COLUMNS, PROCESS_SCHEMA
 from nndiag.journal.private import scrubbed
 from nndiag.journal.writer import (
@@ -26,6 +26,7 @@ from nndiag.journal.writer import (
     write_json,
     write_text,
 )
+from nndiag.watcher import capture_files
 from nndiag.watcher.patience import SLOW_S, Patience
 
 NORMS = ("param_grad_norm", "param_norm", "param_update_norm")
@@ -85,6 +86,11 @@ class Recorder:
         self._waiting: list[Mapping[str, object]] = []  # events that are not written yet
         self.patience = Patience()
         self.newest_step = 0
+
+    @property
+    def directory(self) -> str:
+        """The folder of this rank; empty before there is something to record."""
+        return self._directory
 
     @property
     def recording(self) -> bool:
@@ -159,6 +165,11 @@ class Recorder:
 
     def note(self, text: str) -> None:
         self.event("note", text=scrubbed(text))
+
+    @_patiently
+    def capture(self, capture: Capture, replaces: str = "") -> None:
+        self._begin()
+        capture_files.write(self._directory, capture, replaces)
 
     # -- events
 

@@ -18,6 +18,7 @@ from time import perf_counter as _clock  # bound here: a script may patch time
 from typing import Any
 
 from nndiag.journal.writer import write_text
+from nndiag.watcher import attributing
 from nndiag.watcher.logger_taps import await_loggers
 from nndiag.watcher.output_tap import OutputTap
 from nndiag.watcher.recorder import Recorder
@@ -85,6 +86,7 @@ class Session:
         from nndiag.adapters.pytorch.ranks import rank_and_world
 
         self._run_dir = run_dir
+        self._method = str(settings.get("attribute") or "")
         self._unsaid = ""  # why the observation ended, where that could not be written
         self._guard = Guard()
         self._recorder = Recorder(run_dir, "torch", str(torch.__version__), rank_and_world)
@@ -97,8 +99,12 @@ class Session:
             self._guard,
             settings.get("max_steps"),
             settings.get("compiled", "hidden"),
+            keeps_batches=bool(settings.get("attribute")),
         )
         self._guard.when_it_fails(self._failed)
+        self._missing = attributing.missing() if self._method else ""
+        if self._missing:
+            self._recorder.note(self._missing)
 
     def start(self, awaited: dict[str, Callable[[Any], None]]) -> None:
         """Attach. `awaited`: modules whose import the bootstrap waits for, with what to do then."""
@@ -161,6 +167,7 @@ class Session:
             if self._recorder.recording:
                 self._write_ending(raised or getattr(sys, "last_type", None))
             self._recorder.close()
+            self._attribute(raised or getattr(sys, "last_type", None))
         except Exception:  # at exit there is nobody left to tell
             return
 
@@ -170,6 +177,14 @@ class Session:
         self._recorder.event("overhead", percent=percent, seconds=self._guard.cost_s)
         how = "finished" if raised is None else "exception"
         self._recorder.event("exit", how=how, what=getattr(raised, "__name__", ""))
+
+    def _attribute(self, raised: type[BaseException] | None) -> None:
+        """Last of all, so that nothing else is lost if it is cut short."""
+        captures = self._adapter.captures
+        if captures is None or captures.model is None or self._missing:
+            return
+        if raised is not KeyboardInterrupt:  # who presses Ctrl-C does not want to wait
+            attributing.after_training(captures.model, self._recorder.directory, self._method)
 
     def leave_to_parent(self) -> None:
         """In a forked child: the files are the parent's, so a child that trains is not followed."""
@@ -187,4 +202,7 @@ def _forked(session: weakref.ref[Session]) -> None:
 def start(torch: Any, awaited: dict[str, Callable[[Any], None]]) -> None:
     """Called by the bootstrap as soon as torch has been imported."""
     settings = json.loads(os.environ.get("NNDIAG_SETTINGS") or "{}")
+    if "again" in settings:  # the script runs again for its model alone
+        attributing.again(torch, settings["again"])
+        return
     Session(torch, os.environ["NNDIAG_RUN"], settings).start(awaited)

@@ -53,6 +53,7 @@ class WatchSettings:
     max_steps: int | None = None
     stop_on: tuple[str, ...] = ()
     compiled: str = "hidden"  # or eager, traced: how layers inside torch.compile are seen
+    attribute: str = ""  # a method of Captum, or auto; "": none
 
     def as_dict(self) -> dict[str, object]:
         return {**asdict(self), "stop_on": list(self.stop_on)}

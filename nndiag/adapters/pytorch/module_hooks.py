@@ -34,7 +34,6 @@ OTHER_GLOBAL_HOOKS = (
     "_global_backward_pre_hooks",
     "_global_backward_hooks",
     "_global_forward_pre_hooks",
-    "_global_forward_hooks_with_kwargs",
 )
 MAX_CALLS = 8  # of one module in one step; a recurrent cell runs hundreds of times
 
@@ -159,6 +158,7 @@ class ForwardHook:
         self._failed = failed
         self._handle: Any = None
         self._fixed = False  # once compiled code has been made with or without the hook
+        self._follower: Any = None  # handle of the hook of `follow`
         self.trace: Callable[[nn.Module, Any], None] | None = None  # what compilers take in
         self.recording = False
 
@@ -171,6 +171,26 @@ class ForwardHook:
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
+
+    def follow(
+        self, wants: Callable[[nn.Module], bool], saw: Callable[[nn.Module, Any, Any], None]
+    ) -> list[Undo]:
+        """Show `saw` each call of the modules that `wants` names, with its arguments."""
+
+        def nndiag_hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            if torch.compiler.is_compiling():  # first: anything else would be traced
+                return
+            if wants(module):
+                saw(module, args, kwargs)
+
+        register = nn.modules.module.register_module_forward_hook
+        self._follower = register(leave_to_python(nndiag_hook), with_kwargs=True)
+        return [self._unfollow]
+
+    def _unfollow(self) -> None:
+        if self._follower is not None:
+            self._follower.remove()
+            self._follower = None
 
     def set(self, recording: bool) -> None:
         """Switch measuring on or off. Never called from inside a forward."""
@@ -217,8 +237,14 @@ class ForwardHook:
         self._fixed = True
 
     @property
-    def installed(self) -> bool:
-        return self._handle is not None
+    def installed(self) -> int:
+        """How many hooks of ours there are."""
+        return (self._handle is not None) + self.with_kwargs
+
+    @property
+    def with_kwargs(self) -> int:
+        """How many of them are shown keyword arguments."""
+        return int(self._follower is not None)
 
 
 def compiler_has_run() -> bool:
@@ -247,8 +273,9 @@ def _hide_from_compile_warning(hook: ForwardHook) -> list[Undo]:
         return []
 
     def has_any_global_hook() -> Any:
-        if hook.installed and len(place._global_forward_hooks) == 1:
-            return any(getattr(place, name, None) for name in OTHER_GLOBAL_HOOKS)
+        if hook.installed and len(place._global_forward_hooks) == hook.installed:
+            others = any(getattr(place, name, None) for name in OTHER_GLOBAL_HOOKS)
+            return others or len(place._global_forward_hooks_with_kwargs) > hook.with_kwargs
         return original()
 
     return [replace(place, name, has_any_global_hook)]

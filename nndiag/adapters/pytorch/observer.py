@@ -19,6 +19,7 @@ from torch.optim import optimizer as torch_optimizer
 
 from nndiag.adapters.base import NAN, Sink
 from nndiag.adapters.pytorch.autograd_graph import ModuleCall
+from nndiag.adapters.pytorch.captures import Captures
 from nndiag.adapters.pytorch.compiled import regions_for
 from nndiag.adapters.pytorch.loss_taps import Scalar, Start, tap_constructor
 from nndiag.adapters.pytorch.module_hooks import compiler_has_run, should_measure
@@ -48,8 +49,11 @@ class TorchAdapter:
         guard: Guard,
         max_steps: int | None,
         compiled: str = "hidden",
+        *,
+        keeps_batches: bool = False,
     ) -> None:
         self._parts = parts = Parts(sink, schedule, guard, self._on_forward)
+        self.captures = Captures(parts) if keeps_batches else None
         self._closer = StepCloser(parts)
         self._unhooked = UnhookedSteps(parts, self._closer, self._entry, max_steps)
         self._compiled = regions_for(compiled, parts.discovery, lambda: self._unhooked.any_steps)
@@ -74,6 +78,9 @@ class TorchAdapter:
             thread.only(guard(self._on_clip)),
             thread.only(guard(self._on_scaler_update)),
         )
+        if self.captures is not None:
+            saw = thread.only(guard(self.captures.saw_call))
+            self._undo += parts.forward.follow(self.captures.follows, saw)
         self._undo += tap_constructor(torch_optimizer.Optimizer, guard(self._unhooked.made))
         self._undo += [
             torch_optimizer.register_optimizer_step_pre_hook(before).remove,
@@ -121,6 +128,9 @@ class TorchAdapter:
             self._parts.tell_structure()
             if compiler_has_run():
                 self._parts.sink.note(self._compiled.summary())
+            if self.captures is not None:
+                with unseen():
+                    self.captures.end()
 
     # -- forward and backward
 
@@ -173,6 +183,8 @@ class TorchAdapter:
             self._parts.facts.saw_backward(
                 start, self._parts.forward.recording, self._parts.graph.outputs
             )
+            if self.captures is not None:
+                self.captures.saw_backward(start.losses, call.value)
             if self._is_bad(call.value) and self._look_closer():
                 self._origins.of_loss(start.losses, float(call.value), self._parts.observers.steps)
             if self._parts.forward.recording and self._parts.walks:
@@ -299,6 +311,8 @@ class TorchAdapter:
             self._closer.close(observer, parameters, measured, calls)
             self._parts.facts.after_step(observer, parameters)
             self._compiled.after_step(recording=self._parts.forward.recording)
+            if self.captures is not None:
+                self.captures.end_step()
 
     def _stop_when_done(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         """End the script after `--max-steps`; not guarded, since ending it is the wish."""

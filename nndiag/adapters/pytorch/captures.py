@@ -1,0 +1,274 @@
+"""Batches kept for attribution, on request only: the one of a spike, and the last measured one.
+
+A batch whose loss leaps is known for what it is when backward is called: then the inputs are still
+there, the parameters are those that made the loss, and the graph holds the loss of each sample. So
+inputs, losses and parameters are written down at that moment. Nothing runs the model again here.
+
+Unlike all else, this waits for the loss of each step on the host.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import weakref
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nndiag.adapters.base import Capture
+from nndiag.adapters.pytorch.call_tree import NotKept, Tree, tree_of
+from nndiag.adapters.pytorch.discovery import WRAPPERS
+from nndiag.adapters.pytorch.loss_taps import Scalar
+from nndiag.adapters.pytorch.parts import Parts
+from nndiag.adapters.pytorch.quiet import in_backward, saved_tensor_hooks_are_active
+from nndiag.adapters.pytorch.ranks import flat_shards, is_distributed, kind_of
+from nndiag.adapters.pytorch.raw_tensors import can_be_written, named
+from nndiag.adapters.pytorch.sample_losses import ElementLosses, element_losses
+
+# A leap: so many times the noise of the last losses above their median, and above all of them.
+# Our own choice, looser than `loss-spike`, which has the last word when the run is read.
+LEAP, WINDOW, FEWEST = 8.0, 50, 20
+LEAST_NOISE = 0.02  # of the median: a loss that hardly moves has no noise to speak of
+MOST_LEAPS = 3  # kept of one run
+MOST_WRITES = 8  # of one run, those that others replace included
+REST = 50  # steps after a capture: of a loss that climbs and climbs, the beginning counts
+REPLACES = 2.0  # times the score of the least one that is kept
+
+ROWS = 16  # of the last measured batch
+BATCH_BYTES = 256 << 20
+WEIGHT_BYTES = 2 << 30  # of a model whose parameters are kept
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of the model, as the script made it."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    packed: bool  # tensors that it saved may be recomputed when they are read
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is kept of a batch: tensors of its first rows."""
+
+    step: int
+    loss: float
+    tree: Tree
+    losses: ElementLosses | None
+    per_sample: Tensor | None  # (B,)
+
+
+class Captures:
+    """Follows the calls of one model, the largest of the process, and keeps batches of it."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._model: weakref.ref[nn.Module] | None = None
+        self._key = 0  # id of the model
+        self._call: Call | None = None
+        self._recent: deque[float] = deque(maxlen=WINDOW)
+        self._kept: dict[str, float] = {}  # name of a capture -> score
+        self._writes = 0
+        self._rests_until = 0
+        self._newest: Kept | None = None
+        self._told: set[str] = set()
+
+    @property
+    def model(self) -> nn.Module | None:
+        """The model whose batches are kept, freed of its wrappers."""
+        model = self._model() if self._model is not None else None
+        return model if model is None else bare(model)
+
+    # -- from the hooks
+
+    def follows(self, module: nn.Module) -> bool:
+        """Whether a call of this module is wanted: asked at each call of any."""
+        return id(module) == self._key
+
+    def saw_call(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """Remember the call; nothing is copied."""
+        if torch.is_grad_enabled() and not in_backward():
+            self._call = Call(args, kwargs, saved_tensor_hooks_are_active())
+
+    def saw_backward(self, losses: Iterable[Tensor], value: Scalar) -> None:
+        """Keep the batch if its loss leaps; else its first rows, if the step is measured."""
+        recording = self._parts.forward.recording
+        if self._model is None:
+            if recording:
+                self._choose(self._parts.stats.modules.values())
+            return
+        call, loss = self._call, float(value)
+        if call is None:
+            return
+        why, score = self._leap(loss)
+        if why and self._is_wanted(why, score):
+            self._keep(call, losses, loss, why, score)
+        elif recording and math.isfinite(loss):
+            self._newest = self._rows_of(call, losses, loss, ROWS) or self._newest
+        if math.isfinite(loss):
+            self._recent.append(loss)
+
+    def end_step(self) -> None:
+        """Let go of the batch."""
+        self._call = None
+
+    def end(self) -> None:
+        """The training is over: keep the last measured batch, and the parameters as they are now.
+
+        Of a run that was stopped by an exception too: it may be what the exception is about.
+        """
+        kept, self._newest, self._call = self._newest, None, None
+        if kept is not None and self.model is not None:
+            self._write("end", kept, "end", {})
+
+    # -- which model
+
+    def _choose(self, called: Iterable[nn.Module]) -> None:
+        """Take the largest of the modules that no other called one holds."""
+        sizes = [(sum(p.numel() for p in m.parameters()), m) for m in called]
+        inside: set[int] = set()
+        for size, module in sorted(sizes, key=lambda pair: -pair[0]):
+            if not size:
+                return
+            if id(module) not in inside:
+                self._model, self._key = weakref.ref(module), id(module)
+                return
+            inside |= {id(part) for part in module.modules()}
+
+    # -- which batch
+
+    def _leap(self, loss: float) -> tuple[str, float]:
+        """Why this loss is worth a capture, and by how much; "" if it is not."""
+        if not math.isfinite(loss):
+            return "nonfinite", math.inf
+        if len(self._recent) < FEWEST:
+            return "", 0.0
+        middle = statistics.median(self._recent)
+        spread = statistics.median(abs(value - middle) for value in self._recent)
+        noise = max(1.4826 * spread, LEAST_NOISE * abs(middle), 1e-12)
+        score = (loss - middle) / noise
+        leaps = score > LEAP and loss > max(self._recent)
+        return ("spike", score) if leaps else ("", 0.0)
+
+    def _is_wanted(self, why: str, score: float) -> bool:
+        if self._writes >= MOST_WRITES or self._parts.observers.steps < self._rests_until:
+            return False
+        if why == "nonfinite":
+            return math.inf not in self._kept.values()
+        return len(self._kept) < MOST_LEAPS or score > REPLACES * min(self._kept.values())
+
+    def _keep(
+        self, call: Call, losses: Iterable[Tensor], loss: float, why: str, score: float
+    ) -> None:
+        self._writes += 1
+        kept = self._rows_of(call, losses, loss, rows=None)
+        if kept is None:
+            return
+        self._rests_until = kept.step + REST
+        replaced = ""
+        if len(self._kept) >= MOST_LEAPS:
+            replaced = min(self._kept, key=self._kept.__getitem__)
+            del self._kept[replaced]
+        name = f"step-{kept.step}"
+        told = {"score": score, "before": statistics.median(self._recent or [math.nan])}
+        self._write(name, kept, why, told, replaced)
+        self._kept[name] = score
+
+    def _rows_of(
+        self, call: Call, losses: Iterable[Tensor], loss: float, rows: int | None
+    ) -> Kept | None:
+        """The batch of a call, or its first rows, as copies; None where it cannot be kept."""
+        try:
+            tree = tree_of(call.args, call.kwargs, rows=rows, most_bytes=BATCH_BYTES)
+        except NotKept as reason:
+            self._tell(f"the batch could not be kept for attributions: {reason}")
+            return None
+        found = None if call.packed else element_losses(losses)
+        per_sample = found.per_sample(tree.samples) if found is not None else None
+        return Kept(self._parts.observers.steps, loss, tree, found, per_sample)
+
+    # -- writing
+
+    def _write(
+        self, name: str, kept: Kept, why: str, told: dict[str, Any], replaced: str = ""
+    ) -> None:
+        model = self.model
+        if model is None:
+            return
+        weights = list(_state(model))
+        missing = _why_not(model, weights)
+        if missing:
+            self._tell(f"parameters were not kept for attributions: {missing}")
+        losses, tree = kept.losses, kept.tree
+        batch = [named(f"input/{key}", tensor) for key, tensor in tree.tensors.items()]
+        of_loss: dict[str, object] = {}
+        if losses is not None:
+            targets = losses.targets_of(tree.rows, tree.samples)
+            held = {"samples": kept.per_sample, "targets": targets, **losses.tensors}
+            batch += [
+                named(f"loss/{key}", tensor.detach().clone())
+                for key, tensor in held.items()
+                if tensor is not None and can_be_written(tensor)
+            ]
+            of_loss = {"kind": losses.kind, "terms": losses.terms, **losses.numbers}
+        described = {
+            "step": kept.step,
+            "why": why,
+            "loss": kept.loss,
+            **told,
+            "model": kind_of(model),
+            "samples": tree.samples,
+            "rows": tree.rows,
+            "call": tree.described,
+            "batched": tree.batched,
+            "loss_made_of": of_loss,
+            "weights": not missing,
+            "no_weights_because": missing,
+        }
+        written = [] if missing else [named(key, tensor) for key, tensor in weights]
+        try:
+            self._parts.sink.capture(Capture(name, described, batch, written), replaced)
+        except OSError as error:
+            self._tell(f"a batch could not be kept for attributions: {error.strerror or error}")
+
+    def _tell(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self._parts.sink.note(text)
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """The user's own model inside what wraps it for many devices, or for a compiler."""
+    while attribute := WRAPPERS.get(type(model).__name__):
+        inner = getattr(model, attribute, None)
+        if not isinstance(inner, nn.Module):
+            break
+        model = inner
+    return model
+
+
+def _state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers by name: what a forward pass depends on, saved or not."""
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+def _why_not(model: nn.Module, weights: list[tuple[str, Tensor]]) -> str:
+    """Why parameters cannot be written down; "" if they can."""
+    if any(flat_shards(part) > 1 for part in model.modules()) or any(
+        is_distributed(tensor) for _, tensor in weights
+    ):
+        return "they are sharded over several ranks"
+    odd = next((name for name, tensor in weights if not can_be_written(tensor)), "")
+    if odd:
+        return f"{odd} is no plain array of numbers"
+    size = sum(tensor.numel() * tensor.element_size() for _, tensor in weights)
+    if size > WEIGHT_BYTES:
+        return f"{size / 1e9:.1f} GB are more than {WEIGHT_BYTES / 1e9:.1f} GB"
+    return ""

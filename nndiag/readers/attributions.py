@@ -1,0 +1,131 @@
+"""Attributions of a run directory, as `nndiag watch --attribute` and `nndiag attribute` left them.
+
+Neither torch nor captum is needed to read them, and nothing in them is executed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nndiag.errors import UnreadableLog
+from nndiag.journal.format import ATTRIBUTION_SCHEMA, ATTRIBUTIONS_FOLDER
+from nndiag.journal.reader import open_run, read_object
+from nndiag.journal.tensor_reader import StoredTensor, read_tensors
+from nndiag.readers.run_series import number
+from nndiag.readers.run_structure import items, objects, text, whole
+from nndiag.records import AttributedInput, AttributedSample, Attribution
+
+MOST = 200  # of one run
+LONGEST = 500  # characters of a text
+KINDS = ("image", "tabular", "sequence", "tokens", "ids")
+
+JsonObject = Mapping[str, Any]
+
+
+def attributions_of(run: str) -> tuple[list[Attribution], list[UnreadableLog]]:
+    """Every attribution in a run directory, by step, and what could not be read of them.
+
+    Raises `UnreadableLog` where `run` is no run directory.
+    """
+    found: list[Attribution] = []
+    errors: list[UnreadableLog] = []
+    for path in _files(run):
+        try:
+            found.append(read_attribution(path))
+        except UnreadableLog as error:
+            errors.append(error)
+    found.sort(key=lambda one: (one.why == "end", one.step, one.path))
+    return found, errors
+
+
+def read_attribution(path: str) -> Attribution:
+    """One of them, from the path of its JSON. Raises `UnreadableLog`."""
+    told = read_object(path, ATTRIBUTION_SCHEMA)
+    stored = read_tensors(f"{path.removesuffix('.json')}.safetensors")
+    samples = tuple(map(_sample, objects(told, "samples")))
+    inputs = tuple(_input(one, stored, len(samples), path) for one in objects(told, "inputs"))
+    return Attribution(
+        path=path,
+        step=whole(told, "step"),
+        why=_text(told, "why"),
+        model=_text(told, "model"),
+        method=_text(told, "method"),
+        of=_text(told, "of"),
+        layer=_text(told, "layer"),
+        inputs=inputs,
+        units=_floats(stored.get("units"), len(samples), path),
+        samples=samples,
+        batch=_floats(stored.get("losses"), None, path),
+        batch_size=whole(told, "batch_size"),
+        loss=_float(told, "loss"),
+        before=_float(told, "before"),
+        relative_delta=number(told.get("relative_delta")),
+        steps=whole(told, "integral_steps"),
+        seconds=_float(told, "seconds"),
+        notes=tuple(n[:LONGEST] for n in items(told, "notes") if isinstance(n, str))[:20],
+        failed=_text(told, "failed"),
+        do=_text(told, "do"),
+    )
+
+
+def _files(run: str) -> list[str]:
+    """The JSON files, in no order."""
+    paths = []
+    for rank in open_run(run).ranks:
+        folder = os.path.join(rank.path, ATTRIBUTIONS_FOLDER)
+        try:
+            names = sorted(os.listdir(folder))
+        except OSError:
+            continue
+        paths += [os.path.join(folder, name) for name in names if name.endswith(".json")]
+    return [path for path in paths if not os.path.basename(path).startswith(".")][:MOST]
+
+
+def _input(
+    told: JsonObject, stored: Mapping[str, StoredTensor], samples: int, path: str
+) -> AttributedInput:
+    name = _text(told, "name")
+    values = stored.get(f"values/{name}")
+    kind = text(told, "kind")
+    if values is None or kind not in KINDS:
+        raise UnreadableLog(where=path, what=f"the input {name[:40]} is not there")
+    array = values.array()
+    found = _floats(stored.get(f"attributions/{name}"), samples, path)
+    if array.shape[:1] != (samples,) or (found is not None and found.shape != array.shape):
+        raise UnreadableLog(where=path, what=f"the input {name[:40]} has another shape")
+    return AttributedInput(name, kind, array, found, _floats(stored.get(f"baseline/{name}")))
+
+
+def _floats(
+    stored: StoredTensor | None, rows: int | None = None, path: str = ""
+) -> np.ndarray | None:
+    if stored is None:
+        return None
+    array = stored.array()
+    if rows is not None and array.shape[:1] != (rows,):
+        raise UnreadableLog(where=path, what="its tensors do not fit its samples")
+    return array
+
+
+def _sample(told: JsonObject) -> AttributedSample:
+    return AttributedSample(
+        row=whole(told, "row"),
+        loss=_float(told, "loss"),
+        what=_text(told, "what"),
+        at_sample=_float(told, "at_sample"),
+        at_baseline=_float(told, "at_baseline"),
+        delta=number(told.get("delta")),
+    )
+
+
+def _float(told: JsonObject, key: str) -> float:
+    value = number(told.get(key))
+    return float("nan") if value is None else value
+
+
+def _text(told: JsonObject, key: str) -> str:
+    return text(told, key)[:LONGEST]
