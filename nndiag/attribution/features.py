@@ -7,7 +7,7 @@ Shapes: R captured samples, b variations of one of them.
 | float (R, C, H, W) | image | zeros: the mean of the data, where it was normalised |
 | float (R, F) | tabular | median of the captured rows: one odd sample cannot move it |
 | float (R, T, F) | sequence | the same |
-| whole numbers that enter an `nn.Embedding` | tokens, through the embedding | the padding's, or 0's |
+| whole numbers that enter an `nn.Embedding` | tokens | the vector of the padding, or of 0 |
 | other whole numbers | ids: they have no gradient | 0 |
 """
 

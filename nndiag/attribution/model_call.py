@@ -85,7 +85,7 @@ def at_rest(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     in_place = [module for module in model.modules() if getattr(module, "inplace", False) is True]
     with_cudnn = not any(isinstance(module, nn.RNNBase) for module in model.modules())
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with (
         torch.random.fork_rng(devices=devices),
         torch.enable_grad(),
@@ -143,8 +143,7 @@ def fits(model: nn.Module, weights: Mapping[str, Tensor]) -> bool:
 
 
 def _differs(own: Tensor, other: Tensor | None) -> bool:
-    lazy = isinstance(own, nn.parameter.UninitializedTensorMixin)
-    return other is None or lazy or own.shape != other.shape
+    return other is None or nn.parameter.is_lazy(own) or own.shape != other.shape
 
 
 def _listed(names: Sequence[str]) -> str:

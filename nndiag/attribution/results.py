@@ -1,4 +1,4 @@
-"""Attributions on disk: `rank-K/attributions/<capture>-<method>.json`, and `.safetensors` beside it."""
+"""Attributions on disk: `rank-K/attributions/<capture>-<method>.json` and `.safetensors`."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class _Named:
 
     @property
     def content(self) -> Callable[[], memoryview]:
-        flat = self.tensor.detach().cpu().contiguous()
-        return lambda: memoryview(flat.reshape(-1).view(torch.uint8).numpy()).cast("B")
+        flat = self.tensor.detach().cpu().contiguous().reshape(-1)
+        return lambda: memoryview(flat.view(torch.uint8).numpy().data).cast("B")
 
 
 def write(folder: str, result: Result) -> str:

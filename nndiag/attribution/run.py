@@ -1,4 +1,4 @@
-"""All captured batches of one process of a run, one method: what `watch` and `attribute` ask for."""
+"""All captured batches of one process of a run: what `watch` and `attribute` ask for."""
 
 from __future__ import annotations
 
@@ -93,7 +93,8 @@ class Looking:
     def why_not(self) -> str:
         wanted = " or ".join(dict.fromkeys(self._names)) or "the model"
         count, kind = self._largest
-        return f"no model was {wanted} with the captured parameters (the largest was {kind or 'none'}, {count} tensors)"
+        other = f": the largest is {kind}, of {count} tensors" if kind else ": there is none"
+        return f"no model is {wanted} with the captured parameters{other}"
 
 
 def _one(model: nn.Module, captured: Captured, folder: str, batches: Batches) -> str:

@@ -32,6 +32,7 @@ COMMANDS = (
     "analyze",
     "check",
     "compare",
+    "attribute",
     "explain",
     "rules",
     "formats",

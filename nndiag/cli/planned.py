@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nndiag.errors import BadUsage
 
-COMMANDS = ("try", "attribute", "report", "graph", "export")
+COMMANDS = ("try", "report", "graph", "export")
 FORMATS = ("html",)
 FINDINGS = ("missing-warmup", "gradient-noise-high")
 

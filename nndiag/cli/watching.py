@@ -102,6 +102,7 @@ class _Watched:
     def __init__(self, command: Command, settings: WatchSettings, directory: RunDirectory) -> None:
         self.command = command
         self.directory = directory
+        self.attributes = bool(settings.attribute)
         self.stopped_by = ""  # the finding that --stop-on stopped it for
         self._settings = settings
         self._checkup: Checkup | None = None
@@ -220,6 +221,8 @@ def _tell(watched: _Watched, ending: Ending, fail_on: tuple[str, ...]) -> bool:
     for error in result.errors:
         _say(f"{error.where}: {error.what}")
     _show(result.diagnoses)
+    if watched.attributes:
+        _show_attributions(path, result.diagnoses)
     _say(f"the report again: nndiag analyze {path}")
     return _fails(result.diagnoses, fail_on)
 
@@ -249,6 +252,26 @@ def _show(diagnoses: tuple[Diagnosis, ...]) -> None:
     print(file=sys.stderr)
     show_lines(page.report(diagnoses, width=width, ascii_only=not can_draw), sys.stderr)
     print(file=sys.stderr)
+
+
+def _show_attributions(path: str, diagnoses: tuple[Diagnosis, ...]) -> None:
+    """Those of the batches that a finding is about, and of the last one."""
+    from nndiag.cli.output import can_draw, screen_width, show_lines
+    from nndiag.readers.attributions import attributions_of
+    from nndiag.reports import attribution, attribution_facts
+
+    found, errors = attributions_of(path)
+    findings = [finding for diagnosis in diagnoses for finding in diagnosis.findings]
+    shown = [one for one in found if attribution_facts.belongs_to(one, findings)]
+    if shown:
+        lines = attribution.report(
+            shown, width=screen_width(sys.stderr), ascii_only=not can_draw(sys.stderr)
+        )
+        show_lines(lines, sys.stderr)
+        print(file=sys.stderr)
+        _say(f"attributions again: nndiag attribute {path}")
+    for error in errors:
+        _say(f"{error.where}: {error.what}")
 
 
 def _fails(diagnoses: tuple[Diagnosis, ...], fail_on: tuple[str, ...]) -> bool:

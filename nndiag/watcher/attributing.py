@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from typing import Any
 
 RUN = ".".join(("nndiag", "attribution", "run"))
-DONE, FAILED, NO_MODEL = 0, 71, 72  # how a script ends that ran again
+DONE, FAILED, NO_MODEL = 70, 71, 72  # how a script ends that ran again
 MISSING = "captum is not installed where the script runs: pip install captum"
 
 
@@ -47,8 +47,6 @@ def again(torch: Any, asked: dict[str, Any]) -> None:
     `asked`: rank_directory, names, and the fields of a request. The script is not to train: if its
     first optimizer step comes before such a model does, it is ended too.
     """
-    run = import_module(RUN)
-    looking = run.Looking(asked)
 
     def stop(text: str, status: int) -> None:
         say(text)
@@ -70,9 +68,12 @@ def again(torch: Any, asked: dict[str, Any]) -> None:
     def stepped(*_: Any) -> None:
         stop(f"the script began to train, but {looking.why_not()}", NO_MODEL)
 
-    modules = torch.nn.modules.module
-    handle = modules.register_module_forward_hook(called)
-    torch.optim.optimizer.register_optimizer_step_pre_hook(stepped)
+    try:
+        looking = import_module(RUN).Looking(asked)
+        handle = torch.nn.modules.module.register_module_forward_hook(called)
+        import_module("torch.optim.optimizer").register_optimizer_step_pre_hook(stepped)
+    except Exception as error:
+        stop(MISSING if missing() else f"no attributions: {type(error).__name__}: {error}", FAILED)
 
 
 def say(text: str) -> None:

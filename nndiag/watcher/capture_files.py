@@ -1,8 +1,8 @@
 """Captured batches on disk: `rank-K/captures/<name>/`, whole or not at all.
 
-    capture.json           what, when and why; how the arguments of the call are put together
-    batch.safetensors      the tensors of the call, the targets and the loss of each sample
-    weights.safetensors    parameters and buffers as they were; missing where they were too large
+capture.json           what, when and why; how the arguments of the call are put together
+batch.safetensors      the tensors of the call, the targets and the loss of each sample
+weights.safetensors    parameters and buffers as they were; missing where they were too large
 """
 
 from __future__ import annotations

@@ -183,8 +183,11 @@ class Session:
         captures = self._adapter.captures
         if captures is None or captures.model is None or self._missing:
             return
+        model = captures.model
+        self._guard.off = True
+        self._adapter.detach()  # what runs now is no training
         if raised is not KeyboardInterrupt:  # who presses Ctrl-C does not want to wait
-            attributing.after_training(captures.model, self._recorder.directory, self._method)
+            attributing.after_training(model, self._recorder.directory, self._method)
 
     def leave_to_parent(self) -> None:
         """In a forked child: the files are the parent's, so a child that trains is not followed."""

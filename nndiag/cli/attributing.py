@@ -1,0 +1,189 @@
+"""What `attribute` does: read what is there, or run the script again for its model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nndiag.errors import BadUsage, CannotStart, UnreadableLog
+from nndiag.vocabulary import methods
+from nndiag.watcher import attributing as inside
+from nndiag.watcher import command, supervisor
+
+if TYPE_CHECKING:
+    from nndiag.records import Attribution
+
+WATCH_IT = "watch it again with: nndiag watch --attribute auto SCRIPT"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is wanted."""
+
+    method: str | None
+    step: str | None
+    layer: str
+    target: int | None
+    samples: int
+    seconds: float
+
+    @property
+    def method_name(self) -> str:
+        """Our name of the method, "auto", or "" where none was asked for."""
+        if self.method in (None, methods.AUTO):
+            return self.method or ""
+        found = methods.find(self.method or "")
+        if found is None:
+            raise BadUsage(
+                where=f"--method {self.method}",
+                what="no such method",
+                do=f"one of: auto, {', '.join(methods.names())}",
+            )
+        return found.name
+
+    @property
+    def capture(self) -> str:
+        """The name of the captured batch; "" where no step was asked for."""
+        if self.step in (None, "end"):
+            return self.step or ""
+        if not (self.step or "").isdecimal():
+            raise BadUsage(where=f"--step {self.step}", what="is neither a step nor end")
+        return f"step-{self.step}"
+
+
+def chosen(run: str, asked: Asked) -> list[Attribution]:
+    """The attributions of a run that were asked for. Raises `UnreadableLog`, or `BadUsage`."""
+    from nndiag.readers.attributions import attributions_of
+
+    found, errors = attributions_of(run)
+    name, capture = asked.method_name, asked.capture
+    kept = [
+        one
+        for one in found
+        if (name in ("", methods.AUTO) or one.method == name)
+        and (not capture or _capture_of(one) == capture)
+    ]
+    if kept:
+        return kept
+    if errors:
+        raise errors[0]
+    captures = _captures(run)
+    if not captures:
+        raise UnreadableLog(where=run, what="no batch of it was kept", do=WATCH_IT)
+    if capture and capture not in captures:
+        known = ", ".join(one.removeprefix("step-") for one in captures)
+        raise BadUsage(where=f"--step {asked.step}", what=f"batches are there of: {known}")
+    what = f"no attributions by {name}" if name else "no attributions"
+    option = f" --method {name}" if name else ""
+    raise UnreadableLog(
+        where=run,
+        what=f"{what} are there yet",
+        do=f"name its script to make them: nndiag attribute {run}{option} -- {_script(run)}",
+    )
+
+
+def work_out(run: str, script: list[str], asked: Asked) -> None:
+    """Run the script again until its model is there, and have the batches attributed."""
+    rank = _rank_with_captures(run)
+    to_run = command.parse(script, asked_by="nndiag attribute RUN --")
+    request = {
+        "rank_directory": rank,
+        "names": [asked.capture] if asked.capture else [],
+        "method": asked.method_name or methods.AUTO,
+        "layer": asked.layer,
+        "target": asked.target,
+        "samples": asked.samples,
+        "seconds": asked.seconds,
+    }
+    environment = supervisor.watched_environment(
+        {**os.environ, "WANDB_MODE": "disabled"}, Path(run).absolute(), supervisor.WatchSettings()
+    )
+    environment[supervisor.SETTINGS_VARIABLE] = json.dumps({"again": request})
+    _say(f"running {to_run.label} again, up to its first forward pass")
+    status = _run(to_run, environment)
+    if status == inside.DONE:
+        return
+    if status < 0:
+        supervisor.end_by(-status)
+    if status == inside.NO_MODEL:
+        raise BadUsage(
+            where=to_run.label,
+            what="its model is not the one of the run",
+            do="give it the same arguments as when it was watched",
+        )
+    what = {
+        0: "ended before its model was called",
+        inside.FAILED: "was stopped: the attributions failed, see above",
+    }.get(status, f"failed before its model was called, with status {status}")
+    raise CannotStart(where=to_run.label, what=what)
+
+
+def _run(to_run: command.Command, environment: dict[str, str]) -> int:
+    """How the script ended; negative: by a signal. Its output goes to standard error."""
+    with supervisor.forwarding(lambda number: child.send_signal(number)):
+        child: subprocess.Popen[bytes] = supervisor.start(
+            to_run, environment, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno()
+        )
+        return child.wait()
+
+
+def show(attributions: list[Attribution], *, json: bool, output: Path | None) -> None:
+    """Print them, or write them to a file whose ending tells the form."""
+    from nndiag.cli import output as out
+    from nndiag.reports import attribution, attribution_json, plain
+    from nndiag.reports.lines import FIXED
+
+    suffix = output.suffix.lower() if output is not None else ""
+    if json or suffix == ".json":
+        out.write(attribution_json.text(attributions), output)
+    elif output is not None:
+        out.write(plain.text(attribution.report(attributions, width=FIXED)), output)
+    else:
+        width = out.screen_width(sys.stdout)
+        ascii_only = not out.can_draw(sys.stdout)
+        lines = attribution.report(attributions, width=width, ascii_only=ascii_only)
+        out.show_lines(lines, sys.stdout)
+
+
+def _capture_of(one: Attribution) -> str:
+    return "end" if one.why == "end" else f"step-{one.step}"
+
+
+def _captures(run: str) -> list[str]:
+    from nndiag.journal.format import CAPTURES_FOLDER
+    from nndiag.journal.reader import open_run
+
+    names: list[str] = []
+    for rank in open_run(run).ranks:
+        folder = os.path.join(rank.path, CAPTURES_FOLDER)
+        if os.path.isdir(folder):
+            names += [name for name in os.listdir(folder) if not name.startswith(".")]
+    return sorted(set(names))
+
+
+def _rank_with_captures(run: str) -> str:
+    from nndiag.journal.format import CAPTURES_FOLDER
+    from nndiag.journal.reader import open_run
+
+    for rank in open_run(run).ranks:
+        if os.path.isdir(os.path.join(rank.path, CAPTURES_FOLDER)):
+            return os.path.abspath(rank.path)
+    raise UnreadableLog(where=run, what="no batch of it was kept", do=WATCH_IT)
+
+
+def _script(run: str) -> str:
+    """The script as the run names it, with what it was given left open."""
+    from nndiag.journal.reader import open_run
+
+    manifest = open_run(run).manifest
+    script = str(manifest.get("script") or "SCRIPT")
+    return f"{script} ITS ARGUMENTS" if manifest.get("options") else script
+
+
+def _say(text: str) -> None:
+    print(f"nndiag: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,240 @@
+"""Attributions as lines of words: whose loss it was, and which of its features count.
+
+ATTRIBUTIONS  integrated-gradients  spike at step 200: loss 17.5, before 0.0223
+batch        1 of 32 samples carries 100 % of the loss: sample 7 (559)
+sample 7     of the loss (cross-entropy) 551, baseline 0.18
+             x[5] = 80 (usually -0.02)   98 %  ################
+quality      what is not accounted for: 0.0 % of the change (32 steps); 0.02 s
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from nndiag.records import AttributedInput, Attribution
+from nndiag.reports import attribution_facts as facts
+from nndiag.reports import wording
+from nndiag.reports.attribution_facts import Carriers, Part
+from nndiag.reports.lines import (
+    BLANK,
+    FIXED,
+    LABEL,
+    NARROWEST,
+    WIDEST,
+    Line,
+    Role,
+    Span,
+    labelled,
+    wrapped,
+)
+from nndiag.reports.wording import clean, number
+
+SHOWN_PARTS = 5
+SHOWN_SAMPLES = 4
+SHOWN_CARRIERS = 5
+BAR = 24  # columns
+MAP_ROWS, MAP_COLUMNS = 12, 24
+SHADES, ASCII_SHADES = " ░▒▓█", " .:*#"  # of a map
+QUIET = 0.01  # of all: a feature with less is not shown
+
+
+def report(
+    attributions: Sequence[Attribution], *, width: int = FIXED, ascii_only: bool = False
+) -> list[Line]:
+    """All of them, a blank line between two."""
+    width = max(NARROWEST, min(width, WIDEST))
+    lines: list[Line] = []
+    for one in attributions:
+        lines += [*_page(one, width, ascii_only), BLANK]
+    return lines[:-1]
+
+
+def _page(one: Attribution, width: int, ascii_only: bool) -> Iterator[Line]:
+    layer = [Span(f" layer {clean(one.layer)}")] if one.layer else []
+    head = [Span("ATTRIBUTIONS", Role.INFO), Span(f" {clean(one.method)}", Role.STRONG), *layer]
+    yield from wrapped([*head, Span(f" {occasion(one)}")], width, hanging=3)
+    carried = facts.carriers(one)
+    if carried is not None and one.why != "end":
+        yield from _labelled("batch", [Span(carried_by(carried, one))], width)
+    elif one.why != "end":
+        unknown = "the loss of each sample could not be read from the graph of this loss"
+        yield from _labelled("batch", [Span(unknown, Role.DIM)], width)
+    if one.failed:
+        yield from _labelled("failed", [Span(wording.sentence(one.failed), Role.WARNING)], width)
+        if one.do:
+            yield from _labelled("", [Span(clean(one.do), Role.COMMAND)], width)
+        return
+    if one.layer:
+        yield from _units(one, width, ascii_only)
+    elif one.why == "end":
+        yield from _overall(one, width, ascii_only)
+    else:
+        yield from _each(one, width, ascii_only)
+    if (told := quality(one)) is not None:
+        role = Role.WARNING if facts.is_unconverged(one) else Role.DIM
+        yield from _labelled("quality", [Span(told, role)], width)
+    for note in one.notes:
+        yield from _labelled("note", [Span(wording.told(note), Role.DIM)], width)
+
+
+def occasion(one: Attribution) -> str:
+    """`spike at step 200: loss 17.5, before 0.0223`."""
+    if one.why == "end":
+        return f"batch of step {one.step}, model as trained"
+    kind = "loss not finite" if one.why == "nonfinite" else "spike"
+    before = "" if math.isnan(one.before) else f", before {number(one.before)}"
+    return f"{kind} at step {one.step}: loss {number(one.loss)}{before}"
+
+
+def carried_by(carried: Carriers, one: Attribution) -> str:
+    """Who carried the loss, in a sentence."""
+    of_all = f"of {carried.total} samples"
+    if carried.nonfinite:
+        verb = "has" if len(carried.rows) == 1 else "have"
+        named = wording.listed([f"sample {row}" for row in carried.rows], SHOWN_CARRIERS)
+        return f"{len(carried.rows)} {of_all} {verb} a loss that is not finite: {named}"
+    if not carried.stand_out:
+        return (
+            f"no sample stands out: the largest, sample {carried.rows[0]}, has "
+            f"{percent(carried.shares[0])} of the loss, and an even share of {carried.total} is "
+            f"{percent(1 / carried.total)}. What was before this batch raised the loss of all"
+        )
+    losses = one.batch if one.batch is not None else np.zeros(carried.total)
+    each = [
+        f"sample {row} ({number(float(losses[row]))}, {percent(share)})"
+        for row, share in zip(carried.rows, carried.shares, strict=True)
+    ]
+    verb = "carries" if len(carried.rows) == 1 else "carry"
+    together = percent(sum(carried.shares))
+    return (
+        f"{len(carried.rows)} {of_all} {verb} {together} of the loss: "
+        f"{wording.listed(each, SHOWN_CARRIERS)}"
+    )
+
+
+def _each(one: Attribution, width: int, ascii_only: bool) -> Iterator[Line]:
+    """Sample by sample: of a spike each has its own reason."""
+    for i, sample in enumerate(one.samples[:SHOWN_SAMPLES]):
+        change = f"{number(sample.at_sample)}, of a blank input {number(sample.at_baseline)}"
+        yield from _labelled(f"sample {sample.row}", [Span(f"{sample.what}: {change}")], width)
+        for given in one.inputs:
+            found = facts.parts(given, i, SHOWN_PARTS)
+            yield from _parts(one, given, found, ascii_only, with_value=True)
+            yield from _map(given, i, ascii_only)
+
+
+def _overall(one: Attribution, width: int, ascii_only: bool) -> Iterator[Line]:
+    """Over all samples where a place means the same in each; else the first sample."""
+    said = wording.counted(len(one.samples), "sample")
+    what = one.samples[0].what if len({s.what for s in one.samples}) == 1 else "each one's output"
+    yield from _labelled("output", [Span(f"what {what} of {said} is made of")], width)
+    for given in one.inputs:
+        if given.kind in ("tabular", "sequence"):
+            found = facts.parts_of_all(given, SHOWN_PARTS)
+            yield from _parts(one, given, found, ascii_only, with_value=False)
+            continue
+        for i, sample in enumerate(one.samples[:2]):
+            yield from _labelled(f"sample {sample.row}", [Span(sample.what)], width)
+            found = facts.parts(given, i, SHOWN_PARTS)
+            yield from _parts(one, given, found, ascii_only, with_value=given.kind != "image")
+            yield from _map(given, i, ascii_only)
+
+
+def _units(one: Attribution, width: int, ascii_only: bool) -> Iterator[Line]:
+    found = facts.units(one, SHOWN_PARTS)
+    said = wording.counted(len(one.samples), "sample")
+    is_map = one.method == "layer-gradcam"
+    words = "where the layer sees it" if is_map else "units that count most"
+    yield from _labelled("layer", [Span(f"{words}, over {said}")], width)
+    if is_map and one.units is not None and one.units.ndim >= 4:
+        cells = facts.pooled(np.abs(one.units[0]).sum(axis=0), MAP_ROWS, MAP_COLUMNS)
+        yield from _shaded(cells, ascii_only)
+        return
+    for part in found:
+        if part.share >= QUIET:
+            place = ", ".join(map(str, part.index))
+            yield _bar(f"unit {place}", part, ascii_only)
+
+
+def _parts(
+    one: Attribution,
+    given: AttributedInput,
+    found: Sequence[Part],
+    ascii_only: bool,
+    *,
+    with_value: bool,
+) -> Iterator[Line]:
+    for part in found:
+        if part.share >= QUIET:
+            told = feature_name(one, given, part)
+            yield _bar(told + (value_of(given, part) if with_value else ""), part, ascii_only)
+
+
+def _bar(label: str, part: Part, ascii_only: bool) -> Line:
+    block = "#" if ascii_only else "█"
+    length = max(1, round(part.share * BAR))
+    sign = "-" if part.sign < 0 else "+" if part.sign > 0 else " "
+    role = Role.EVENT if part.sign > 0 else Role.CURVE
+    return (
+        Span(" " * (LABEL + 2)),
+        Span(wording.padded(wording.shortened(label, 44), 44)),
+        Span(f" {sign}{percent(part.share):>5}  ", Role.VALUE),
+        Span(block * length, role),
+    )
+
+
+def _map(given: AttributedInput, sample: int, ascii_only: bool) -> Iterator[Line]:
+    cells = facts.shades(given, sample, MAP_ROWS, MAP_COLUMNS)
+    if cells is not None:
+        yield from _shaded(cells, ascii_only)
+
+
+def _shaded(cells: np.ndarray, ascii_only: bool) -> Iterator[Line]:
+    """A map in shades of one character, each twice: a cell is as wide as high."""
+    shades = ASCII_SHADES if ascii_only else SHADES
+    for row in cells:
+        places = np.ceil(np.sqrt(row) * (len(shades) - 1) - 0.25).clip(0, len(shades) - 1)
+        text = "".join(shades[int(place)] * 2 for place in places)
+        yield (Span(" " * (LABEL + 2)), Span(f"|{text}|", Role.CURVE))
+
+
+def feature_name(one: Attribution, given: AttributedInput, part: Part) -> str:
+    """`x[5]`, `input_ids[3]`, `x[step 4, 2]`."""
+    name = "x" if given.name == "0" and len(one.inputs) == 1 else clean(given.name)
+    name = f"argument {name}" if name.isdigit() else name
+    if given.kind == "sequence" and len(part.index) == 2:
+        return f"{name}[step {part.index[0]}, {part.index[1]}]"
+    return f"{name}[{', '.join(map(str, part.index))}]"
+
+
+def value_of(given: AttributedInput, part: Part) -> str:
+    """` = 80 (usually -0.02)`, ` = token 17`."""
+    if math.isnan(part.value) and given.kind != "tabular":
+        return ""
+    if given.kind in ("tokens", "ids"):
+        return f" = {'token' if given.kind == 'tokens' else 'id'} {part.value:.0f}"
+    usual = given.kind in ("tabular", "sequence") and not math.isnan(part.typical)
+    return f" = {number(part.value)}" + (f" (usually {number(part.typical)})" if usual else "")
+
+
+def quality(one: Attribution) -> str | None:
+    """How far the numbers can be trusted, where the method tells; None where it does not."""
+    took = f"{number(round(one.seconds, 2))} s"
+    if one.relative_delta is None:
+        return f"{one.method} has no measure of its own error; {took}"
+    delta = f"convergence delta {100 * one.relative_delta:.1f} % of the change"
+    if facts.is_unconverged(one):
+        return f"{delta} after {one.steps} steps: not converged, do not rely on it; {took}"
+    return f"{delta} ({one.steps} steps); {took}"
+
+
+def percent(share: float) -> str:
+    return "NaN" if math.isnan(share) else f"{share:.0%}".replace("%", " %")
+
+
+def _labelled(label: str, entry: list[Span], width: int) -> Iterator[Line]:
+    told = [Span(wording.told(span.text), span.role) for span in entry]
+    yield from labelled(f"{label} "[: LABEL + 1], [told], width)

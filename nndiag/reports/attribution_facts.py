@@ -1,0 +1,168 @@
+"""What attributions say, in numbers: which samples carried a loss, which features count most.
+
+Shapes: S samples that were attributed, B of the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nndiag.records import AttributedInput, Attribution, Finding
+
+MOST_OF_IT = 0.8  # of the loss of a batch: who makes up so much carries it
+FEW = 1 / 8  # of the samples of a batch: so many, or fewer, stand out
+UNCONVERGED = 0.05  # |delta| / |change| above which the integral is not to be trusted
+NEAR = 2  # steps between a captured batch and the finding that it belongs to
+
+
+@dataclass(frozen=True, slots=True)
+class Carriers:
+    """How the loss of a batch is spread over its samples."""
+
+    rows: tuple[int, ...]  # with the largest loss, until `MOST_OF_IT` is reached
+    shares: tuple[float, ...]  # of the loss of the batch, 0..1, of each of them
+    total: int  # B
+    nonfinite: tuple[int, ...] = ()  # samples whose loss is NaN or infinite
+
+    @property
+    def stand_out(self) -> bool:
+        """Whether a few samples carry the loss, and not the batch as a whole."""
+        return bool(self.nonfinite) or (
+            self.total > 1 and len(self.rows) <= max(1, int(FEW * self.total))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One feature of one sample, or of all."""
+
+    index: tuple[int, ...]  # in the input
+    share: float  # of the sum of |attribution|, 0..1
+    sign: int  # +1: it raises the number that was attributed
+    value: float = math.nan  # what the model was given
+    typical: float = math.nan  # baseline there
+
+
+def carriers(attribution: Attribution) -> Carriers | None:
+    """Who carried the loss; None where the loss of each sample is not known."""
+    losses_B = attribution.batch
+    if losses_B is None or not losses_B.size:
+        return None
+    bad = np.flatnonzero(~np.isfinite(losses_B))
+    if bad.size:
+        rows = tuple(int(row) for row in bad)
+        return Carriers(rows, tuple(math.nan for _ in rows), losses_B.size, rows)
+    sizes_B = np.abs(losses_B.astype(np.float64))
+    total = float(sizes_B.sum())
+    if not total > 0:
+        return None
+    order = np.argsort(-sizes_B, kind="stable")
+    shares = sizes_B[order] / total
+    count = min(int(np.searchsorted(np.cumsum(shares), MOST_OF_IT)) + 1, order.size)
+    return Carriers(
+        tuple(int(row) for row in order[:count]),
+        tuple(float(share) for share in shares[:count]),
+        int(order.size),
+    )
+
+
+def parts(one: AttributedInput, sample: int, most: int) -> list[Part]:
+    """The features of a sample that count most, largest first."""
+    if one.attributions is None:
+        return []
+    return _ranked(
+        one.attributions[sample].astype(np.float64), most, one.values[sample], one.baseline
+    )
+
+
+def parts_of_all(one: AttributedInput, most: int) -> list[Part]:
+    """The same over all samples: the mean of their shares. Only where a place means the same."""
+    if one.attributions is None:
+        return []
+    found = one.attributions.reshape(len(one.attributions), -1).astype(np.float64)
+    found = np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
+    total = np.abs(found).sum(axis=1, keepdims=True)
+    share = np.divide(np.abs(found), total, out=np.zeros_like(found), where=total > 0).mean(axis=0)
+    signed = np.sign(found.sum(axis=0))
+    return _ranked((share * signed).reshape(one.attributions.shape[1:]), most)
+
+
+def units(attribution: Attribution, most: int) -> list[Part]:
+    """The units of a layer that count most, over all samples: channels, where it has some."""
+    if attribution.units is None:
+        return []
+    found_SU = attribution.units.astype(np.float64)
+    if found_SU.ndim > 3:
+        found_SU = found_SU.sum(axis=tuple(range(2, found_SU.ndim)))
+    return _ranked(np.nan_to_num(found_SU).mean(axis=0), most)
+
+
+def _ranked(
+    found: np.ndarray,
+    most: int,
+    values: np.ndarray | None = None,
+    baseline: np.ndarray | None = None,
+) -> list[Part]:
+    flat = np.nan_to_num(found.reshape(-1), nan=0.0, posinf=0.0, neginf=0.0)
+    total = float(np.abs(flat).sum())
+    if not total > 0:
+        return []
+    order = np.argsort(-np.abs(flat), kind="stable")[:most]
+    shape = found.shape or (1,)
+    return [
+        Part(
+            index=tuple(int(i) for i in np.unravel_index(place, shape)),
+            share=float(abs(flat[place]) / total),
+            sign=int(np.sign(flat[place])),
+            value=_at(values, place),
+            typical=_at(baseline, place),
+        )
+        for place in order
+        if flat[place]
+    ]
+
+
+def _at(array: np.ndarray | None, place: int) -> float:
+    return math.nan if array is None or place >= array.size else float(array.reshape(-1)[place])
+
+
+def shades(one: AttributedInput, sample: int, rows: int, columns: int) -> np.ndarray | None:
+    """(rows, columns) of an image: |attribution| summed over channels and cells, 0..1; or None."""
+    if one.attributions is None or one.kind != "image":
+        return None
+    found = np.abs(np.nan_to_num(one.attributions[sample].astype(np.float64)))
+    return pooled(found.reshape(-1, *found.shape[-2:]).sum(axis=0), rows, columns)
+
+
+def pooled(map_HW: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """The sum of each cell of a grid, the largest being 1."""
+    height, width = map_HW.shape
+    rows, columns = min(rows, height), min(columns, width)
+    of_row = np.arange(height) * rows // height
+    of_column = np.arange(width) * columns // width
+    cells = np.zeros((rows, columns))
+    np.add.at(cells, (of_row[:, None], of_column[None, :]), map_HW)
+    largest = float(cells.max())
+    return cells / largest if largest > 0 else cells
+
+
+def is_unconverged(attribution: Attribution) -> bool:
+    delta = attribution.relative_delta
+    return delta is not None and not delta <= UNCONVERGED
+
+
+def belongs_to(attribution: Attribution, findings: Sequence[Finding]) -> bool:
+    """Whether one of the findings is about the step of this batch; the last batch is of its own."""
+    if attribution.why == "end":
+        return True
+    for finding in findings:
+        start, end = finding.step_start, finding.step_end
+        if start is not None and start - NEAR <= attribution.step <= (
+            math.inf if end is None else end + NEAR
+        ):
+            return True
+    return False

@@ -1,0 +1,83 @@
+"""Attributions as JSON, `nndiag.attributions/1`: what is said of each, and its largest parts.
+
+The whole arrays stand in the run directory, beside the `path` of each entry, as `.safetensors`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from nndiag.records import AttributedInput, Attribution
+from nndiag.reports import attribution_facts as facts
+from nndiag.reports.attribution_facts import Part
+from nndiag.reports.json_report import value
+
+SCHEMA = "nndiag.attributions/1"
+MOST_PARTS = 20
+
+
+def text(attributions: Sequence[Attribution]) -> str:
+    told = {"schema": SCHEMA, "attributions": [_one(one) for one in attributions]}
+    return json.dumps(told, indent=2, allow_nan=False) + "\n"
+
+
+def _one(one: Attribution) -> dict[str, object]:
+    carried = facts.carriers(one)
+    return {
+        "path": one.path,
+        "step": one.step,
+        "why": one.why,
+        "model": one.model,
+        "method": one.method,
+        "of": one.of,
+        "layer": one.layer,
+        "loss": value(one.loss),
+        "before": value(one.before),
+        "batch_size": one.batch_size,
+        "carriers": None
+        if carried is None
+        else {
+            "rows": list(carried.rows),
+            "shares": [value(share) for share in carried.shares],
+            "stand_out": carried.stand_out,
+            "nonfinite": list(carried.nonfinite),
+        },
+        "samples": [_sample(one, i) for i in range(len(one.samples))],
+        "units": [_part(part) for part in facts.units(one, MOST_PARTS)],
+        "relative_delta": value(one.relative_delta),
+        "converged": None if one.relative_delta is None else not facts.is_unconverged(one),
+        "steps": one.steps,
+        "seconds": value(one.seconds),
+        "notes": list(one.notes),
+        "failed": one.failed,
+        "do": one.do,
+    }
+
+
+def _sample(one: Attribution, i: int) -> dict[str, object]:
+    sample = one.samples[i]
+    return {
+        "row": sample.row,
+        "loss": value(sample.loss),
+        "what": sample.what,
+        "at_sample": value(sample.at_sample),
+        "at_baseline": value(sample.at_baseline),
+        "delta": value(sample.delta),
+        "inputs": [_input(given, i) for given in one.inputs],
+    }
+
+
+def _input(given: AttributedInput, i: int) -> dict[str, object]:
+    parts = facts.parts(given, i, MOST_PARTS)
+    return {"name": given.name, "kind": given.kind, "features": [_part(part) for part in parts]}
+
+
+def _part(part: Part) -> dict[str, object]:
+    return {
+        "index": list(part.index),
+        "share": value(part.share),
+        "sign": part.sign,
+        "value": value(part.value),
+        "typical": value(part.typical),
+    }
