@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nndiag.errors import BadUsage, CannotStart, UnreadableLog
+from nndiag.errors import BadUsage, CannotStart, MissingLibrary, UnreadableLog
 from nndiag.vocabulary import methods
 from nndiag.watcher import attributing as inside
 from nndiag.watcher import command, supervisor
@@ -139,7 +139,9 @@ def show(attributions: list[Attribution], *, json: bool, output: Path | None) ->
     from nndiag.reports.lines import FIXED
 
     suffix = output.suffix.lower() if output is not None else ""
-    if json or suffix == ".json":
+    if output is not None and suffix == ".png" and not json:
+        out.write_bytes(_png(attributions), output)
+    elif json or suffix == ".json":
         out.write(attribution_json.text(attributions), output)
     elif output is not None:
         out.write(plain.text(attribution.report(attributions, width=FIXED)), output)
@@ -148,6 +150,16 @@ def show(attributions: list[Attribution], *, json: bool, output: Path | None) ->
         ascii_only = not out.can_draw(sys.stdout)
         lines = attribution.report(attributions, width=width, ascii_only=ascii_only)
         out.show_lines(lines, sys.stdout)
+
+
+def _png(attributions: list[Attribution]) -> bytes:
+    try:
+        from nndiag.reports import attribution_png
+    except ImportError:
+        raise MissingLibrary(
+            command="nndiag attribute -o FILE.png", library="matplotlib", extra="captum"
+        ) from None
+    return attribution_png.png(attributions)
 
 
 def _capture_of(one: Attribution) -> str:
@@ -163,7 +175,7 @@ def _captures(run: str) -> list[str]:
         folder = os.path.join(rank.path, CAPTURES_FOLDER)
         if os.path.isdir(folder):
             names += [name for name in os.listdir(folder) if not name.startswith(".")]
-    return sorted(set(names))
+    return sorted(set(names), key=lambda name: (name == "end", len(name), name))
 
 
 def _rank_with_captures(run: str) -> str:

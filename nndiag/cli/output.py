@@ -233,7 +233,11 @@ def write(text: str, output: Path | None) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
         return
+    write_bytes(text.encode("utf-8", errors="backslashreplace"), output)
+
+
+def write_bytes(content: bytes, output: Path) -> None:
     try:
-        output.write_text(text, encoding="utf-8", errors="backslashreplace")
+        output.write_bytes(content)
     except OSError as error:
         raise BadUsage(where=f"-o {output}", what=f"cannot be written: {error.strerror}") from None

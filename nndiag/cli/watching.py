@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from nndiag.watcher import launchers, run_directory, supervisor
+from nndiag.errors import MissingLibrary
+from nndiag.watcher import attributing, launchers, run_directory, supervisor
 from nndiag.watcher.checkup import Checkup
 from nndiag.watcher.command import Command
 from nndiag.watcher.run_directory import RunDirectory
@@ -57,6 +58,13 @@ def run(
         directory.discard()
         raise
     return _after(watched, ending, fail_on)
+
+
+def need_captum(command: Command) -> None:
+    """Raise `MissingLibrary` if the script will run where captum is not. Another Python is asked
+    when it runs: it says so in the notes then."""
+    if command.argv[0] == sys.executable and attributing.missing():
+        raise MissingLibrary(command="nndiag watch --attribute", library="captum", extra="captum")
 
 
 def end_as(ending: Ending) -> NoReturn:

@@ -17,7 +17,7 @@ import numpy as np
 from nndiag.records import AttributedInput, Attribution
 from nndiag.reports import attribution_facts as facts
 from nndiag.reports import wording
-from nndiag.reports.attribution_facts import Carriers, Part
+from nndiag.reports.attribution_facts import Carriers, Part, Region
 from nndiag.reports.lines import (
     BLANK,
     FIXED,
@@ -38,6 +38,7 @@ SHOWN_CARRIERS = 5
 BAR = 24  # columns
 MAP_ROWS, MAP_COLUMNS = 12, 24
 SHADES, ASCII_SHADES = " ░▒▓█", " .:*#"  # of a map
+FAINT = 0.25  # of a shade: less is blank
 QUIET = 0.01  # of all: a feature with less is not shown
 
 
@@ -100,7 +101,7 @@ def carried_by(carried: Carriers, one: Attribution) -> str:
         return (
             f"no sample stands out: the largest, sample {carried.rows[0]}, has "
             f"{percent(carried.shares[0])} of the loss, and an even share of {carried.total} is "
-            f"{percent(1 / carried.total)}. What was before this batch raised the loss of all"
+            f"{percent(1 / carried.total)}: look at the steps before this batch, not at its samples"
         )
     losses = one.batch if one.batch is not None else np.zeros(carried.total)
     each = [
@@ -121,16 +122,24 @@ def _each(one: Attribution, width: int, ascii_only: bool) -> Iterator[Line]:
         change = f"{number(sample.at_sample)}, of a blank input {number(sample.at_baseline)}"
         yield from _labelled(f"sample {sample.row}", [Span(f"{sample.what}: {change}")], width)
         for given in one.inputs:
-            found = facts.parts(given, i, SHOWN_PARTS)
-            yield from _parts(one, given, found, ascii_only, with_value=True)
-            yield from _map(given, i, ascii_only)
+            yield from _sample(one, given, i, ascii_only)
+
+
+def _sample(
+    one: Attribution, given: AttributedInput, sample: int, ascii_only: bool
+) -> Iterator[Line]:
+    if given.kind == "image":
+        yield from _image(given, sample, ascii_only)
+    else:
+        found = facts.parts(given, sample, SHOWN_PARTS)
+        yield from _parts(one, given, found, ascii_only, with_value=True)
 
 
 def _overall(one: Attribution, width: int, ascii_only: bool) -> Iterator[Line]:
     """Over all samples where a place means the same in each; else the first sample."""
     said = wording.counted(len(one.samples), "sample")
-    what = one.samples[0].what if len({s.what for s in one.samples}) == 1 else "each one's output"
-    yield from _labelled("output", [Span(f"what {what} of {said} is made of")], width)
+    what = one.samples[0].what if len({s.what for s in one.samples}) == 1 else "an output"
+    yield from _labelled("output", [Span(f"what {what} is made of, in {said}")], width)
     for given in one.inputs:
         if given.kind in ("tabular", "sequence"):
             found = facts.parts_of_all(given, SHOWN_PARTS)
@@ -138,9 +147,7 @@ def _overall(one: Attribution, width: int, ascii_only: bool) -> Iterator[Line]:
             continue
         for i, sample in enumerate(one.samples[:2]):
             yield from _labelled(f"sample {sample.row}", [Span(sample.what)], width)
-            found = facts.parts(given, i, SHOWN_PARTS)
-            yield from _parts(one, given, found, ascii_only, with_value=given.kind != "image")
-            yield from _map(given, i, ascii_only)
+            yield from _sample(one, given, i, ascii_only)
 
 
 def _units(one: Attribution, width: int, ascii_only: bool) -> Iterator[Line]:
@@ -157,6 +164,21 @@ def _units(one: Attribution, width: int, ascii_only: bool) -> Iterator[Line]:
         if part.share >= QUIET:
             place = ", ".join(map(str, part.index))
             yield _bar(f"unit {place}", part, ascii_only)
+
+
+def _image(given: AttributedInput, sample: int, ascii_only: bool) -> Iterator[Line]:
+    """Where in the picture, and a map of it."""
+    map_HW = facts.sizes_of_pixels(given, sample)
+    if map_HW is None:
+        return
+    if (found := facts.region(map_HW)) is not None:
+        yield (Span(" " * (LABEL + 2)), Span(region_words(found), Role.VALUE))
+    yield from _shaded(facts.pooled(map_HW, MAP_ROWS, MAP_COLUMNS), ascii_only)
+
+
+def region_words(found: Region) -> str:
+    rows, columns = (f"{first}-{last}" for first, last in (found.rows, found.columns))
+    return f"{percent(found.share)} of it in rows {rows}, columns {columns}"
 
 
 def _parts(
@@ -186,17 +208,11 @@ def _bar(label: str, part: Part, ascii_only: bool) -> Line:
     )
 
 
-def _map(given: AttributedInput, sample: int, ascii_only: bool) -> Iterator[Line]:
-    cells = facts.shades(given, sample, MAP_ROWS, MAP_COLUMNS)
-    if cells is not None:
-        yield from _shaded(cells, ascii_only)
-
-
 def _shaded(cells: np.ndarray, ascii_only: bool) -> Iterator[Line]:
     """A map in shades of one character, each twice: a cell is as wide as high."""
     shades = ASCII_SHADES if ascii_only else SHADES
     for row in cells:
-        places = np.ceil(np.sqrt(row) * (len(shades) - 1) - 0.25).clip(0, len(shades) - 1)
+        places = np.ceil(row * (len(shades) - 1) - FAINT).clip(0, len(shades) - 1)
         text = "".join(shades[int(place)] * 2 for place in places)
         yield (Span(" " * (LABEL + 2)), Span(f"|{text}|", Role.CURVE))
 

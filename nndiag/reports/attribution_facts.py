@@ -16,6 +16,7 @@ from nndiag.records import AttributedInput, Attribution, Finding
 MOST_OF_IT = 0.8  # of the loss of a batch: who makes up so much carries it
 FEW = 1 / 8  # of the samples of a batch: so many, or fewer, stand out
 UNCONVERGED = 0.05  # |delta| / |change| above which the integral is not to be trusted
+REGION = 4  # an image has four regions along each side
 NEAR = 2  # steps between a captured batch and the finding that it belongs to
 
 
@@ -130,22 +131,51 @@ def _at(array: np.ndarray | None, place: int) -> float:
     return math.nan if array is None or place >= array.size else float(array.reshape(-1)[place])
 
 
-def shades(one: AttributedInput, sample: int, rows: int, columns: int) -> np.ndarray | None:
-    """(rows, columns) of an image: |attribution| summed over channels and cells, 0..1; or None."""
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A part of an image, a quarter of it high and wide, and how much of all is in it."""
+
+    rows: tuple[int, int]  # first and last
+    columns: tuple[int, int]
+    share: float  # of the sum of |attribution|, 0..1
+
+
+def sizes_of_pixels(one: AttributedInput, sample: int) -> np.ndarray | None:
+    """(H, W) |attribution| of an image, summed over its channels; None for other inputs."""
     if one.attributions is None or one.kind != "image":
         return None
     found = np.abs(np.nan_to_num(one.attributions[sample].astype(np.float64)))
-    return pooled(found.reshape(-1, *found.shape[-2:]).sum(axis=0), rows, columns)
+    summed: np.ndarray = found.reshape(-1, *found.shape[-2:]).sum(axis=0)
+    return summed
+
+
+def region(map_HW: np.ndarray) -> Region | None:
+    """Where most of it is; None of an empty map."""
+    total = float(map_HW.sum())
+    if not total > 0:
+        return None
+    height, width = (max(1, round(size / REGION)) for size in map_HW.shape)
+    summed = np.pad(map_HW, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
+    inside = (
+        summed[height:, width:]
+        - summed[:-height, width:]
+        - summed[height:, :-width]
+        + summed[:-height, :-width]
+    )
+    row, column = (int(i) for i in np.unravel_index(int(inside.argmax()), inside.shape))
+    share = float(inside[row, column] / total)
+    return Region((row, row + height - 1), (column, column + width - 1), share)
 
 
 def pooled(map_HW: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """The sum of each cell of a grid, the largest being 1."""
+    """(rows, columns) the mean of each cell of a grid, the largest being 1."""
     height, width = map_HW.shape
     rows, columns = min(rows, height), min(columns, width)
     of_row = np.arange(height) * rows // height
     of_column = np.arange(width) * columns // width
     cells = np.zeros((rows, columns))
     np.add.at(cells, (of_row[:, None], of_column[None, :]), map_HW)
+    cells /= np.bincount(of_row)[:, None] * np.bincount(of_column)[None, :]
     largest = float(cells.max())
     return cells / largest if largest > 0 else cells
 

@@ -25,13 +25,13 @@ def text(attributions: Sequence[Attribution]) -> str:
 def _one(one: Attribution) -> dict[str, object]:
     carried = facts.carriers(one)
     return {
-        "path": one.path,
+        "path": value(one.path),
         "step": one.step,
-        "why": one.why,
-        "model": one.model,
-        "method": one.method,
-        "of": one.of,
-        "layer": one.layer,
+        "why": value(one.why),
+        "model": value(one.model),
+        "method": value(one.method),
+        "of": value(one.of),
+        "layer": value(one.layer),
         "loss": value(one.loss),
         "before": value(one.before),
         "batch_size": one.batch_size,
@@ -49,9 +49,9 @@ def _one(one: Attribution) -> dict[str, object]:
         "converged": None if one.relative_delta is None else not facts.is_unconverged(one),
         "steps": one.steps,
         "seconds": value(one.seconds),
-        "notes": list(one.notes),
-        "failed": one.failed,
-        "do": one.do,
+        "notes": [value(note) for note in one.notes],
+        "failed": value(one.failed),
+        "do": value(one.do),
     }
 
 
@@ -60,7 +60,7 @@ def _sample(one: Attribution, i: int) -> dict[str, object]:
     return {
         "row": sample.row,
         "loss": value(sample.loss),
-        "what": sample.what,
+        "what": value(sample.what),
         "at_sample": value(sample.at_sample),
         "at_baseline": value(sample.at_baseline),
         "delta": value(sample.delta),
@@ -70,7 +70,11 @@ def _sample(one: Attribution, i: int) -> dict[str, object]:
 
 def _input(given: AttributedInput, i: int) -> dict[str, object]:
     parts = facts.parts(given, i, MOST_PARTS)
-    return {"name": given.name, "kind": given.kind, "features": [_part(part) for part in parts]}
+    return {
+        "name": value(given.name),
+        "kind": given.kind,
+        "features": [_part(part) for part in parts],
+    }
 
 
 def _part(part: Part) -> dict[str, object]:

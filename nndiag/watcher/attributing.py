@@ -71,7 +71,8 @@ def again(torch: Any, asked: dict[str, Any]) -> None:
     try:
         looking = import_module(RUN).Looking(asked)
         handle = torch.nn.modules.module.register_module_forward_hook(called)
-        import_module("torch.optim.optimizer").register_optimizer_step_pre_hook(stepped)
+        optimizers = sys.modules[torch.optim.Optimizer.__module__]
+        optimizers.register_optimizer_step_pre_hook(stepped)
     except Exception as error:
         stop(MISSING if missing() else f"no attributions: {type(error).__name__}: {error}", FAILED)
 

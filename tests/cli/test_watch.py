@@ -46,7 +46,7 @@ REFUSED = {
     "a run directory under a file": (["--run-dir", "x.py/r", "x.py"], "cannot hold the run"),
     "a run directory that is used": (["--run-dir", "used", "x.py"], "holds a run already"),
     "--wandb": (["--wandb", "x.py"], "not built yet"),
-    "--attribute": (["--attribute", "saliency", "x.py"], "not built yet"),
+    "--attribute": (["--attribute", "lime", "x.py"], "one of: auto, integrated-gradients"),
 }
 
 

@@ -1,0 +1,140 @@
+"""Attributions in words: whose loss it was, which features count, how far to trust it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nndiag.records import Finding, Severity
+from nndiag.reports import attribution, attribution_facts, attribution_json, plain
+from tests.reports.attributed import (
+    BAD_NUMBERS,
+    IMAGE,
+    LAYER,
+    MUSEUM,
+    SPIKE,
+    SPREAD,
+    TOKENS,
+    UNKNOWN_LOSS,
+)
+from tests.reports.test_hostile_text import TEXTS, harmful
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def text(*attributions: object) -> str:
+    return plain.text(attribution.report(attributions))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", MUSEUM)
+def test_the_lines(name: str, golden: Callable[[Path, str], None]) -> None:
+    golden(GOLDEN / f"attribution_{name}.txt", text(*MUSEUM[name]))
+
+
+def test_one_sample_that_carries_the_loss_is_named_with_its_feature() -> None:
+    said = text(SPIKE)
+
+    assert "1 of 32 samples carries 100 % of the loss: sample 7 (559, 100 %)" in said
+    assert said.index("x[1] = 80 (usually 0.04)") < said.index("x[2]")
+
+
+def test_a_loss_that_all_samples_share_blames_none() -> None:
+    carried = attribution_facts.carriers(SPREAD)
+
+    assert carried is not None and not carried.stand_out
+    assert "no sample stands out" in text(SPREAD)
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=200))
+def test_carriers_hold_most_of_the_loss_and_no_fewer_would(losses: list[float]) -> None:
+    carried = attribution_facts.carriers(replace(SPIKE, batch=np.array(losses)))
+
+    if carried is None:
+        assert sum(losses) == 0
+        return
+    assert sum(carried.shares) >= attribution_facts.MOST_OF_IT - 1e-9
+    assert sum(carried.shares[:-1]) < attribution_facts.MOST_OF_IT
+    largest = sorted(losses, reverse=True)[: len(carried.rows)]
+    assert [losses[row] for row in carried.rows] == largest
+
+
+def test_an_integral_that_did_not_converge_says_so() -> None:
+    assert "not converged, do not rely on it" in text(UNKNOWN_LOSS)
+    assert "not converged" not in text(SPIKE)
+
+
+def test_a_region_of_an_image_is_where_it_was_planted() -> None:
+    map_HW = attribution_facts.sizes_of_pixels(IMAGE.inputs[0], 0)
+    assert map_HW is not None
+    found = attribution_facts.region(map_HW)
+
+    assert found is not None
+    assert (found.rows, found.columns) == ((4, 7), (12, 17))
+    assert found.share == pytest.approx(24 * 0.99 / (24 * 0.99 + 360 * 0.01))
+
+
+def test_a_map_keeps_the_largest_cell_and_the_shape() -> None:
+    map_HW = np.zeros((100, 60))
+    map_HW[99, 0] = 5.0
+
+    cells = attribution_facts.pooled(map_HW, 12, 24)
+
+    assert cells.shape == (12, 24)
+    assert cells[11, 0] == 1.0 and cells.sum() == 1.0
+
+
+def finding(start: int | None, end: int | None) -> Finding:
+    return Finding("loss-spike", Severity.WARNING, 0.9, "rose", step_start=start, step_end=end)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "belongs"),
+    [(199, 201, True), (202, 240, True), (150, None, True), (203, 240, False), (None, None, False)],
+)
+def test_a_batch_belongs_to_a_finding_about_its_step(
+    start: int | None, end: int | None, belongs: bool
+) -> None:
+    assert attribution_facts.belongs_to(SPIKE, [finding(start, end)]) is belongs
+    assert attribution_facts.belongs_to(IMAGE, [finding(start, end)])  # the last batch always
+
+
+@given(TEXTS, TEXTS)
+def test_text_of_a_file_moves_no_cursor(name: str, note: str) -> None:
+    one = replace(
+        LAYER,
+        layer=name,
+        model=name,
+        notes=(note,),
+        inputs=(replace(LAYER.inputs[0], name=name),),
+        samples=(replace(LAYER.samples[0], what=note), LAYER.samples[1]),
+    )
+    said = text(one, replace(TOKENS, inputs=(replace(TOKENS.inputs[0], name=name),)))
+
+    assert harmful(said) == set()
+    assert harmful(attribution_json.text([one])) == set()
+
+
+@pytest.mark.parametrize("name", MUSEUM)
+def test_json_is_valid_and_holds_the_same(name: str) -> None:
+    told = json.loads(attribution_json.text(MUSEUM[name]))
+
+    assert told["schema"] == "nndiag.attributions/1"
+    assert [one["method"] for one in told["attributions"]] == [a.method for a in MUSEUM[name]]
+
+
+def test_json_names_the_sample_and_the_feature() -> None:
+    [told] = json.loads(attribution_json.text([SPIKE]))["attributions"]
+
+    assert told["carriers"]["rows"] == [7] and told["carriers"]["stand_out"] is True
+    [feature, *_] = told["samples"][0]["inputs"][0]["features"]
+    assert feature["index"] == [1] and feature["sign"] == 1 and feature["value"] == 80.0
+    assert told["converged"] is True
+    [bad] = json.loads(attribution_json.text([BAD_NUMBERS]))["attributions"]
+    assert bad["loss"] == "NaN" and bad["carriers"]["nonfinite"] == [5]
