@@ -72,7 +72,7 @@ def chosen(run: str, asked: Asked) -> list[Attribution]:
         return kept
     if errors:
         raise errors[0]
-    captures = _captures(run)
+    captures = captures_of(run)
     if not captures:
         raise UnreadableLog(where=run, what="no batch of it was kept", do=WATCH_IT)
     if capture and capture not in captures:
@@ -83,13 +83,13 @@ def chosen(run: str, asked: Asked) -> list[Attribution]:
     raise UnreadableLog(
         where=run,
         what=f"{what} are there yet",
-        do=f"name its script to make them: nndiag attribute {run}{option} -- {_script(run)}",
+        do=f"name its script to make them: {how_to_make(run, option)}",
     )
 
 
 def work_out(run: str, script: list[str], asked: Asked) -> None:
     """Run the script again until its model is there, and have the batches attributed."""
-    rank = _rank_with_captures(run)
+    rank = _rank_withcaptures_of(run)
     to_run = command.parse(script, asked_by="nndiag attribute RUN --")
     request = {
         "rank_directory": rank,
@@ -166,7 +166,13 @@ def _capture_of(one: Attribution) -> str:
     return "end" if one.why == "end" else f"step-{one.step}"
 
 
-def _captures(run: str) -> list[str]:
+def how_to_make(run: str, option: str = "") -> str:
+    """The command that attributes the batches of a run, to be filled in."""
+    return f"nndiag attribute {run}{option} -- {_script(run)}"
+
+
+def captures_of(run: str) -> list[str]:
+    """The names of the batches that a run has kept: "step-612", "end"."""
     from nndiag.journal.format import CAPTURES_FOLDER
     from nndiag.journal.reader import open_run
 
@@ -178,7 +184,7 @@ def _captures(run: str) -> list[str]:
     return sorted(set(names), key=lambda name: (name == "end", len(name), name))
 
 
-def _rank_with_captures(run: str) -> str:
+def _rank_withcaptures_of(run: str) -> str:
     from nndiag.journal.format import CAPTURES_FOLDER
     from nndiag.journal.reader import open_run
 

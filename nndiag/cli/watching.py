@@ -264,6 +264,7 @@ def _show(diagnoses: tuple[Diagnosis, ...]) -> None:
 
 def _show_attributions(path: str, diagnoses: tuple[Diagnosis, ...]) -> None:
     """Those of the batches that a finding is about, and of the last one."""
+    from nndiag.cli import attributing as attributing_again
     from nndiag.cli.output import can_draw, screen_width, show_lines
     from nndiag.readers.attributions import attributions_of
     from nndiag.reports import attribution, attribution_facts
@@ -278,6 +279,9 @@ def _show_attributions(path: str, diagnoses: tuple[Diagnosis, ...]) -> None:
         show_lines(lines, sys.stderr)
         print(file=sys.stderr)
         _say(f"attributions again: nndiag attribute {path}")
+    elif kept := attributing_again.captures_of(path):
+        names, how = ", ".join(kept), attributing_again.how_to_make(path)
+        _say(f"batches were kept ({names}), but not attributed; to do so: {how}")
     for error in errors:
         _say(f"{error.where}: {error.what}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -184,6 +185,19 @@ def test_a_picture_and_json_are_written_to_files(watched: tuple[Path, str]) -> N
     assert json.loads(told.read_text())["schema"] == "nndiag.attributions/1"
     refused = nndiag(folder, "attribute", "run", "-o", "no/such/folder/x.png")
     assert refused.returncode == 2 and "cannot be written" in refused.stderr
+
+
+def test_the_recipe_of_the_documentation_finds_the_sample_and_the_feature(
+    watched: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "docs" / "attribution.md").read_text(encoding="utf-8")
+    [recipe] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(watched[0] / "run")
+    told: dict[str, int] = {}
+
+    exec(recipe, told)
+
+    assert (told["worst"], told["feature"]) == (7, 5)
 
 
 def test_captures_hold_tensors_and_json_only(watched: tuple[Path, str]) -> None:
