@@ -121,6 +121,9 @@ def _each(one: Attribution, width: int, ascii_only: bool) -> Iterator[Line]:
     for i, sample in enumerate(one.samples[:SHOWN_SAMPLES]):
         change = f"{number(sample.at_sample)}, of a blank input {number(sample.at_baseline)}"
         yield from _labelled(f"sample {sample.row}", [Span(f"{sample.what}: {change}")], width)
+        if one.of == "loss" and facts.is_about_the_target(sample):
+            why = "as high for a blank input: look at its target, not at its features"
+            yield from _labelled("", [Span(why, Role.WARNING)], width)
         for given in one.inputs:
             yield from _sample(one, given, i, ascii_only)
 

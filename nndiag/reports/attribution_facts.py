@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nndiag.records import AttributedInput, Attribution, Finding
+from nndiag.records import AttributedInput, AttributedSample, Attribution, Finding
 
 MOST_OF_IT = 0.8  # of the loss of a batch: who makes up so much carries it
 FEW = 1 / 8  # of the samples of a batch: so many, or fewer, stand out
 UNCONVERGED = 0.05  # |delta| / |change| above which the integral is not to be trusted
 REGION = 4  # an image has four regions along each side
+NO_CHANGE = 0.1  # of a loss, from a blank input to the sample
 NEAR = 2  # steps between a captured batch and the finding that it belongs to
 
 
@@ -178,6 +179,12 @@ def pooled(map_HW: np.ndarray, rows: int, columns: int) -> np.ndarray:
     cells /= np.bincount(of_row)[:, None] * np.bincount(of_column)[None, :]
     largest = float(cells.max())
     return cells / largest if largest > 0 else cells
+
+
+def is_about_the_target(sample: AttributedSample) -> bool:
+    """Whether a blank input has nearly the same loss: then no feature of the sample made it."""
+    change = abs(sample.at_sample - sample.at_baseline)
+    return change < NO_CHANGE * abs(sample.at_sample)
 
 
 def is_unconverged(attribution: Attribution) -> bool:

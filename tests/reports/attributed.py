@@ -39,6 +39,8 @@ SPIKE = Attribution(
 
 SPREAD = replace(SPIKE, batch=np.linspace(5.0, 6.0, 32), loss=5.5, before=0.5)
 
+WRONG_LABEL = replace(SPIKE, samples=(replace(SPIKE.samples[0], at_sample=7.41, at_baseline=7.2),))
+
 BAD_NUMBERS = replace(
     SPIKE,
     why="nonfinite",
@@ -107,6 +109,7 @@ GRADCAM = replace(
 MUSEUM = {
     "a_sample_that_carries_the_loss": [SPIKE],
     "a_loss_that_all_samples_share": [SPREAD],
+    "a_sample_whose_target_is_to_blame": [WRONG_LABEL],
     "a_sample_that_is_not_finite": [BAD_NUMBERS],
     "a_loss_that_is_not_known": [UNKNOWN_LOSS],
     "an_image": [IMAGE],

@@ -131,15 +131,12 @@ class Captures:
 
     def _choose(self, called: Iterable[nn.Module]) -> None:
         """Take the largest of the modules that no other called one holds."""
-        sizes = [(sum(p.numel() for p in m.parameters()), m) for m in called]
-        inside: set[int] = set()
-        for size, module in sorted(sizes, key=lambda pair: -pair[0]):
-            if not size:
-                return
-            if id(module) not in inside:
-                self._model, self._key = weakref.ref(module), id(module)
-                return
-            inside |= {id(part) for part in module.modules()}
+        modules = list(called)
+        held = {id(part) for m in modules for part in m.modules() if part is not m}
+        sizes = [(sum(p.numel() for p in m.parameters()), m) for m in modules if id(m) not in held]
+        size, module = max(sizes, key=lambda pair: pair[0], default=(0, None))
+        if module is not None and size:
+            self._model, self._key = weakref.ref(module), id(module)
 
     # -- which batch
 
