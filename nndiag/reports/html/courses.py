@@ -85,9 +85,7 @@ def axis(run: Run) -> Axis | None:
 
 def tracks(run: Run, share: float = 1.0) -> tuple[Track, ...]:
     """Every series of the whole run that has a point, known kinds first; `share` of the points."""
-    found = [
-        _track(run, key, title, metrics, shown, share) for key, title, metrics, shown in KINDS
-    ]
+    found = [_track(run, key, title, metrics, shown, share) for key, title, metrics, shown in KINDS]
     others = [s for s in run.series_of("other") if not s.where and len(s)]
     found += [
         Track(f"other-{i}", s.label, (_line(s, _BUCKETS * share),), is_logarithmic([s]), False)

@@ -1,4 +1,4 @@
-"""Series of layers as heat maps: one row for each layer in forward order, steps along the other way.
+"""Series of layers as heat maps: a row for each layer in forward order, a column for some steps.
 
 Shapes: T steps, L layers, C columns.
 """
@@ -15,7 +15,7 @@ from nndiag.records import Finding, Run, Series
 from nndiag.reports import wording
 from nndiag.reports.html.courses import Axis
 from nndiag.reports.html.packing import cells, packed
-from nndiag.thinning import Grid, grid
+from nndiag.thinning import Grid, grid, offsets
 
 MOST_LAYERS = 2000  # rows; of more, those that findings name, then the first
 MOST_COLUMNS, FEWEST_COLUMNS = 320, 24  # a screen draws about 900 pixels
@@ -40,7 +40,11 @@ class HeatMap:
 
     measure: Measure
     grid: Grid
-    measured_steps: int  # at most so many steps in a row; more than C means that it was thinned
+    series: tuple[Series, ...]  # (L,) not thinned; empty where a layer has none
+
+    @property
+    def is_thinned(self) -> bool:
+        return max(map(len, self.series)) > self.grid.starts.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +75,8 @@ class _Index:
         for metric, where in self.series:  # a log without a list of layers
             if metric.startswith("param_") and where not in known:
                 known.add(where)
-                layer = where.rpartition(".")[0] or where
-                self.parameters.setdefault(layer, []).append(where)
+                module = where.rpartition(".")[0] or where
+                self.parameters.setdefault(module, []).append(where)
             elif not metric.startswith("param_"):
                 self.parameters.setdefault(where, [])
 
@@ -117,9 +121,7 @@ def _hypot(a: Series, b: Series) -> Series:
 
 def _update_ratio(index: _Index, layer: str) -> Series | None:
     """|step's change| / |parameters| of a layer."""
-    moves, sizes = (
-        _norm(m)(index, layer) for m in ("param_update_norm", "param_norm")
-    )
+    moves, sizes = (_norm(m)(index, layer) for m in ("param_update_norm", "param_norm"))
     if moves is None or sizes is None:
         return None
     steps, of_moves, of_sizes = np.intersect1d(
@@ -201,13 +203,12 @@ def _heat_map(
     measure: Measure, names: Sequence[str], rows: dict[str, Series], columns: int, axis: Axis
 ) -> HeatMap:
     nothing = Series(measure.key, np.empty(0, np.int64), np.empty(0))
-    series = [rows.get(name, nothing) for name in names]
-    most = max((len(one) for one in series), default=0)
-    return HeatMap(measure, grid(series, columns, axis.origin), most)
+    series = tuple(rows.get(name, nothing) for name in names)
+    return HeatMap(measure, grid(series, columns, axis.origin), series)
 
 
 def as_data(found: Layers, marked: dict[str, list[int]], axis: Axis) -> dict[str, object]:
-    """The heat maps as the script of the page takes them; `marked`: numbers of findings by layer."""
+    """The heat maps as the page's script takes them; `marked`: numbers of findings by layer."""
     return {
         "names": [_name(name) for name in found.names],
         "labels": [wording.shortened(_name(name), _LABEL) for name in found.names],
@@ -232,8 +233,8 @@ def _maps_data(maps: Sequence[HeatMap], axis: Axis) -> Iterator[dict[str, object
             "columns": int(given.starts.size),
             "starts": packed(given.starts),
             "ends": packed(given.ends),
-            "first": packed((given.first - axis.origin).astype(np.float64)),
-            "last": packed((given.last - axis.origin).astype(np.float64)),
+            "first": packed(offsets(given.first, axis.origin)),
+            "last": packed(offsets(given.last, axis.origin)),
             "low": cells(given.lowest),
             "high": None if same else cells(given.highest),
             "broken": packed(given.broken) if given.broken.any() else None,

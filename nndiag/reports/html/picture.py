@@ -11,7 +11,7 @@ import numpy as np
 from nndiag.reports.html.layers import HeatMap
 
 COLUMNS = 240  # pixels across; a browser stretches them
-# Pale to dark blue, as style.css has it for light pages: colour-blind people tell it apart by light.
+# Pale to dark blue, as on light pages: lightness alone tells the colours apart.
 _STOPS = ("f3f7e4", "c9e6c9", "86cdc2", "41aec3", "2384b9", "235a9f", "252f74", "140f3f")
 _NOTHING, _BROKEN, _ZERO = (236, 236, 233), (222, 66, 18), (252, 251, 244)
 
@@ -39,15 +39,15 @@ def pixels(heat: HeatMap, rows: np.ndarray | None = None) -> np.ndarray:
 def shares(all_values: np.ndarray, values: np.ndarray, logarithmic: bool) -> np.ndarray:
     """Where values lie in the scale of colours, 0..1; NaN for 0 and less on a logarithmic scale."""
     if not logarithmic:
-        return np.clip(values, 0.0, 1.0)
+        linear: np.ndarray = np.clip(values, 0.0, 1.0)
+        return linear
     positive = all_values[np.isfinite(all_values) & (all_values > 0)]
     if not positive.size:
         return np.full(values.shape, np.nan)
     low, high = np.log(positive.min()), np.log(positive.max())
     with np.errstate(all="ignore"):
-        share: np.ndarray = (np.log(np.where(values > 0, values, np.nan)) - low) / max(
-            high - low, 1e-9
-        )
+        place = np.log(np.where(values > 0, values, np.nan)) - low
+    share: np.ndarray = place / max(high - low, 1e-9)
     return share
 
 
