@@ -14,6 +14,7 @@ import numpy as np
 from nndiag.records import Series
 
 BUCKETS = 512  # of the steps of a loss; a screen draws 144
+REACH = 3.0  # usual gaps that a column may reach beyond its steps; further on it is a hole
 MEASURED, NAN, INFINITE, MINUS_INFINITE = range(4)  # what a cell says of values that are not finite
 
 
@@ -22,7 +23,7 @@ class Grid:
     """Several series over the same ranges of steps, one row for each: L rows, C columns.
 
     A column holds about as many measured steps as the next, so that none is empty; its ends lie
-    halfway to its neighbours, but no further than a usual gap: a hole in the log stays a hole.
+    halfway to its neighbours, but not far from its own steps: a hole in the log stays a hole.
     """
 
     starts: np.ndarray  # (C,) float64, steps relative to `origin`
@@ -109,9 +110,10 @@ def _extents(
         return np.empty(0), np.empty(0)
     first, last = offsets(first_C, origin), offsets(last_C, origin)
     usual = float(np.median(np.diff(offsets(steps_M, origin)))) if steps_M.size > 1 else 1.0
+    reach = REACH * usual
     middle = (last[:-1] + first[1:]) / 2
-    starts = np.maximum(first - usual, np.concatenate([[first[0] - usual / 2], middle]))
-    ends = np.minimum(last + usual, np.concatenate([middle, [last[-1] + usual / 2]]))
+    starts = np.maximum(first - reach, np.concatenate([[first[0] - usual / 2], middle]))
+    ends = np.minimum(last + reach, np.concatenate([middle, [last[-1] + usual / 2]]))
     return starts, ends
 
 

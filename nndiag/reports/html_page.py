@@ -13,7 +13,7 @@ All text is in the page as such and can be read without a script. Text from a lo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import jinja2
@@ -171,8 +171,6 @@ def _row(diagnosis: Diagnosis, name: str, index: int) -> Row:
 
 
 def _anchored(rows: Sequence[Row], shown: int) -> list[Row]:
-    from dataclasses import replace
-
     return [
         replace(row, anchor=f"run-{i + 1}") if i < shown else row
         for i, row in enumerate(rows[:ROWS_SHOWN])

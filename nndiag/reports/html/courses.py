@@ -54,6 +54,7 @@ class Line:
     label: str
     series: Series  # thinned; `recorded` counts the points of the log
     dashed: bool = False
+    thinned: bool = False  # points were left out that are not on the line between their neighbours
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class Track:
 
     @property
     def is_thinned(self) -> bool:
-        return any(line.series.recorded > len(line.series) for line in self.lines)
+        return any(line.thinned for line in self.lines)
 
 
 def axis(run: Run) -> Axis | None:
@@ -84,14 +85,21 @@ def axis(run: Run) -> Axis | None:
 
 
 def tracks(run: Run, share: float = 1.0) -> tuple[Track, ...]:
-    """Every series of the whole run that has a point, known kinds first; `share` of the points."""
+    """Every series of the whole run that has a point, known kinds first; `share` of the buckets."""
     found = [_track(run, key, title, metrics, shown, share) for key, title, metrics, shown in KINDS]
     others = [s for s in run.series_of("other") if not s.where and len(s)]
     found += [
-        Track(f"other-{i}", s.label, (_line(s, _BUCKETS * share),), is_logarithmic([s]), False)
+        Track(f"other-{i}", _other(s), (_line(s, _BUCKETS * share),), is_logarithmic([s]), False)
         for i, s in enumerate(others[:OTHERS_SHOWN])
     ]
     return tuple(track for track in found if track.lines)
+
+
+def _other(series: Series) -> str:
+    """The title of a series that means nothing to us; told from ours, though its name may be one."""
+    label = f"{series.label}, {series.owner}" if series.owner else series.label
+    known = {name for _, title, metrics, _ in KINDS for name in (title.lower(), *metrics)}
+    return f"{label}, as logged" if label.lower() in known else label
 
 
 def _track(
@@ -111,8 +119,9 @@ def _line(series: Series, buckets: float) -> Line:
     label = series.label if series.metric == "other" else name
     if series.owner:
         label = f"{label}, {series.owner}"
-    drawn = without_repeats(thinned(series, max(32, int(buckets))))
-    return Line(label, drawn, series.metric in _DASHED)
+    fewer = thinned(series, max(32, int(buckets)))
+    left_out = len(fewer) < fewer.recorded
+    return Line(label, without_repeats(fewer), series.metric in _DASHED, left_out)
 
 
 def is_logarithmic(series: Sequence[Series]) -> bool:
@@ -137,7 +146,8 @@ def clipped(run: Run) -> str:
         if of_norm.size:
             over = norm.values[of_norm] > threshold.values[of_limit]
             owner = f", {threshold.owner}" if threshold.owner else ""
-            told.append(f"clipped at {over.mean():.0%} of steps{owner}")
+            share = f"{over.mean() * 100:.1f}".removesuffix(".0")
+            told.append(f"clipped at {over.sum()} of {over.size} steps ({share} %){owner}")
     return "; ".join(told)
 
 
@@ -160,6 +170,7 @@ def _lines_data(track: Track, axis: Axis) -> Iterator[dict[str, object]]:
         yield {
             "label": wording.clean(line.label),
             "dashed": line.dashed,
+            "whole": len(line.series) == line.series.recorded,
             "x": packed(offsets(line.series.steps, axis.origin)),
             "y": packed(line.series.values),
         }

@@ -5,7 +5,7 @@ Shapes: T steps, L layers, C columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -157,10 +157,11 @@ _OF_SERIES = {
 
 
 def measure_of(finding: Finding, found: Layers) -> HeatMap | None:
-    """The heat map that shows a finding of layers best; None where there is none."""
-    if not finding.layers:
+    """The heat map that shows a finding of layers best; None for one that a whole run shows."""
+    own = _OF_SERIES.get(finding.series)
+    if not finding.layers or (finding.series and own is None):
         return None
-    wanted = (_OF_SERIES.get(finding.series), "grad_norm", "variance")
+    wanted = (own, "grad_norm", "variance")
     by_key = {one.measure.key: one for one in found.maps}
     return next((by_key[key] for key in wanted if key in by_key), None)
 
@@ -171,7 +172,7 @@ def layers(
     """The heat maps of a run, `named` layers in any case; None where it has no series of layers."""
     index = _Index(run)
     order = [layer.name for layer in sorted(run.layers, key=lambda one: one.order)]
-    order += [name for name in index.parameters if name not in set(order)]
+    order = _with_inner(order, index.parameters)
     rows = {
         measure.key: {name: s for name in order if (s := measure.of_layer(index, name)) is not None}
         for measure in MEASURES
@@ -188,6 +189,19 @@ def layers(
     kinds = {layer.name: layer.kind for layer in run.layers}
     shown_kinds = tuple(kinds.get(name, "") for name in names)
     return Layers(tuple(names), shown_kinds, tuple(maps), len(measured) - len(names))
+
+
+def _with_inner(order: Sequence[str], modules: Iterable[str]) -> list[str]:
+    """Modules that hold parameters and no forward pass has shown stand after what they are in."""
+    known = set(order)
+    inner: dict[str, list[str]] = {}
+    for name in modules:
+        if name not in known:
+            outer = name.rpartition(".")[0]
+            inner.setdefault(outer if outer in known else "", []).append(name)
+    lone = inner.pop("", []) if "" not in known else []
+    placed = [one for name in order for one in (name, *inner.get(name, ()))]
+    return [*(name for name in lone if not name), *placed, *filter(None, lone)]
 
 
 def _chosen(names: Sequence[str], named: set[str]) -> list[str]:

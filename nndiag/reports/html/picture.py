@@ -13,7 +13,7 @@ from nndiag.reports.html.layers import HeatMap
 COLUMNS = 240  # pixels across; a browser stretches them
 # Pale to dark blue, as on light pages: lightness alone tells the colours apart.
 _STOPS = ("f3f7e4", "c9e6c9", "86cdc2", "41aec3", "2384b9", "235a9f", "252f74", "140f3f")
-_NOTHING, _BROKEN, _ZERO = (236, 236, 233), (222, 66, 18), (252, 251, 244)
+_NOTHING, _BROKEN, _ZERO = (236, 236, 233), (222, 66, 18), (217, 195, 227)
 
 
 def address(heat: HeatMap, rows: np.ndarray | None = None) -> str:
@@ -47,7 +47,7 @@ def shares(all_values: np.ndarray, values: np.ndarray, logarithmic: bool) -> np.
     low, high = np.log(positive.min()), np.log(positive.max())
     with np.errstate(all="ignore"):
         place = np.log(np.where(values > 0, values, np.nan)) - low
-    share: np.ndarray = place / max(high - low, 1e-9)
+    share: np.ndarray = place / max(float(high - low), 1e-9)
     return share
 
 

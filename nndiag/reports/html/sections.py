@@ -1,9 +1,9 @@
 """Further sections of a run's page, made elsewhere: attributions, say.
 
-A section stands after the layers of its run, with a heading and a place in the list of contents. Its
-body is markup that its maker has escaped: `Markup.format`, or a template with autoescape. It may use
-what style.css has (the variables `--diverging-*` are a scale with a middle), pictures as `data:`
-addresses, and neither a script nor a `style` attribute of its own: the page forbids both.
+A section stands after the layers of its run, under a heading. Its body is markup that its maker has
+escaped: `Markup.format`, or a template with autoescape. It may use what style.css has (the variables
+`--diverging-*` are a scale with a middle) and pictures as `data:` addresses, but neither a script
+nor a `style` attribute of its own: the page forbids both.
 """
 
 from __future__ import annotations

@@ -51,7 +51,8 @@ class Band:
     x: float
     width: float
     severity: str
-    label: str = ""
+    label: str
+    is_short: bool  # a long one would only tint everything
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ class _Scales:
         return place
 
     def y(self, values: np.ndarray) -> np.ndarray:
-        told = np.log10(values) if self.logarithmic else values
+        told: np.ndarray = np.log10(values) if self.logarithmic else values
         scaled = told / 2 - self.low_y / 2  # halves: the range of two large values may overflow
         span = self.high_y / 2 - self.low_y / 2
         share = scaled / span if span > 0 else np.full(values.shape, 0.5)
@@ -202,7 +203,8 @@ def _band(mark: Mark, scales: _Scales, axis: Axis) -> Band:
     )
     width = max(end - start, 2.0)
     left = min(start, scales.paper.width - width)
-    return Band(round(left, 1), round(width, 1), mark.severity, mark.label)
+    is_short = width < 0.7 * scales.paper.plot_width
+    return Band(round(left, 1), round(width, 1), mark.severity, mark.label, is_short)
 
 
 def _broken(series: Series, scales: _Scales) -> list[tuple[float, float]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 from markupsafe import Markup
 
 from nndiag.records import Diagnosis, Evidence, Finding, Number, Optimizer, Remedy, Run, Severity
@@ -123,7 +124,7 @@ def run_view(
     run = diagnosis.run
     shown = diagnosis.findings[:MOST_FINDINGS]
     axis = courses.axis(run)
-    found_tracks = courses.tracks(run, share) if axis else ()
+    found_tracks = courses.tracks(run, share**0.5) if axis else ()  # curves need little room
     named = [layer for finding in shown for layer in finding.layers]
     room = int(layers.CELLS_BYTES * share)
     found_layers = layers.layers(run, named, axis, room) if axis else None
@@ -262,16 +263,19 @@ def _figures(found: Sequence[Track], axis: Axis, marked: Sequence[Mark]) -> Iter
 
 def _heat_figure(found: Layers, named: Sequence[str]) -> HeatFigure:
     """The first heat map; of many layers only the first, the last and those with a finding."""
-    count = len(found.names)
-    wanted = {0, count - 1, *(i for i, name in enumerate(found.names) if name in set(named))}
-    rows = range(count) if count <= 40 else sorted(wanted)
-    labels, free = [], -1.0
-    for row in rows:
-        if row * 40 / max(count, 40) >= free:  # names may not lie on each other
-            labels.append((row, wording.shortened(wording.clean(found.names[row])[:400], 34)))
-            free = row * 40 / max(count, 40) + 1
     heat = found.maps[0]
-    return HeatFigure(heat.measure.title, picture.address(heat), count, tuple(labels))
+    measured = [row for row, series in enumerate(heat.series) if len(series)]
+    names = [found.names[row] for row in measured]
+    count = len(names)
+    wanted = {0, count - 1, *(i for i, name in enumerate(names) if name in set(named))}
+    labels, free = [], -1.0
+    for row in range(count) if count <= 40 else sorted(wanted):
+        place = row * 40 / max(count, 40)
+        if place >= free:  # names may not lie on each other
+            labels.append((row, wording.shortened(wording.clean(names[row])[:400], 34)))
+            free = place + 1
+    address = picture.address(heat, np.array(measured))
+    return HeatFigure(heat.measure.title, address, count, tuple(labels))
 
 
 def _abstained(diagnosis: Diagnosis) -> Iterator[tuple[str, str]]:

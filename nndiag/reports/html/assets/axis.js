@@ -81,7 +81,7 @@ class Axis {
 
   /** Whole steps to label, few enough to be read. Relative to the origin where steps are huge. */
   ticks(width) {
-    const ticks = linearTicks(this.low, this.high, Math.max(2, (width - LEFT) / 110));
+    const ticks = linearTicks(this.low, this.high, Math.max(2, (width - LEFT) / 84));
     return ticks.filter((step) => Number.isInteger(step));
   }
 }

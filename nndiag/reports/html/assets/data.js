@@ -31,8 +31,18 @@ function numberText(value) {
     const text = value.toFixed(Math.max(0, 3 - Math.floor(Math.log10(size))));
     return text.includes(".") ? text.replace(/0+$/, "").replace(/\.$/, "") : text;
   }
+  return exponentText(value);
+}
+
+function exponentText(value) {
   const [mantissa, exponent] = value.toExponential(3).split("e");
   return `${mantissa.replace(/\.?0+$/, "")}e${Number(exponent)}`;
+}
+
+/** A round number at an axis: 1e5, not 100000. */
+function tickText(value) {
+  const size = Math.abs(value);
+  return size === 0 || (size >= 1e-3 && size < 1e5) ? numberText(value) : exponentText(value);
 }
 
 /** Index of the entry of a sorted array that is nearest to `value`; -1 in an empty one. */
@@ -73,7 +83,7 @@ function linearTicks(low, high, count) {
 function logTicks(low, high, count) {
   const first = Math.floor(Math.log10(low));
   const last = Math.ceil(Math.log10(high));
-  const stride = Math.max(1, Math.ceil((last - first) / Math.max(1, count)));
+  const stride = Math.max(1, Math.round((last - first) / Math.max(2, count + 1)));
   const factors = last - first <= 2 ? [1, 2, 5] : [1];
   const ticks = [];
   for (let power = Math.ceil(first / stride) * stride; power <= last; power += stride) {

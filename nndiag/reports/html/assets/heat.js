@@ -16,7 +16,6 @@ class HeatMap {
     Object.assign(this, { host, axis, layers, selected: -1, query: "", drawn: null });
     this.maps = layers.maps.map((map) => this.opened(map));
     this.map = this.maps[0];
-    this.rows = layers.names.map((_, index) => index);
     this.compact = layers.names.length > 48;
     this.build();
     axis.views.push(this);
@@ -25,11 +24,15 @@ class HeatMap {
 
   opened(map) {
     const low = unpack(map.low);
+    const broken = map.broken ? unpack(map.broken) : null;
+    const told = (cell) => !Number.isNaN(low[cell]) || broken?.[cell];
+    const has = (layer) => range(map.columns).some((at) => told(layer * map.columns + at));
     return {
       ...map,
+      measured: range(this.layers.names.length).filter(has), // a ReLU has no gradient, say
       low,
       high: map.high ? unpack(map.high) : low,
-      broken: map.broken ? unpack(map.broken) : null,
+      broken,
       starts: unpack(map.starts),
       ends: unpack(map.ends),
       first: unpack(map.first),
@@ -143,7 +146,7 @@ class HeatMap {
   arrange() {
     const { names, kinds, marked } = this.layers;
     const fits = (index) => `${names[index]} ${kinds[index]}`.toLowerCase().includes(this.query);
-    this.rows = names.map((_, index) => index).filter(fits);
+    this.rows = this.map.measured.filter(fits);
     const fit = Math.min(ROW, Math.max(2, Math.floor(FIT / Math.max(1, this.rows.length))));
     this.height = this.compact ? fit : ROW;
     const small = this.height < 12;
@@ -249,21 +252,24 @@ class HeatMap {
   drawScale() {
     const [low, high] = this.limits();
     const stops = token("--heat").split(/\s+/);
-    this.scale.replaceChildren(
-      element("span", "", this.map.log ? numberText(low) : "0"),
-      ...stops.map((colour) => {
-        const chip = element("i", "stop");
-        chip.style.background = colour;
-        return chip;
-      }),
-      element("span", "", this.map.log ? `${numberText(high)}, log scale` : "1"),
-    );
+    const ramp = element("i", "ramp");
+    for (const colour of stops) {
+      ramp.append(element("i", "stop"));
+      ramp.lastChild.style.background = colour;
+    }
+    const whole = element("span", "", this.map.log ? numberText(low) : "0");
+    whole.append(ramp, this.map.log ? `${numberText(high)}, log scale` : "1");
+    this.scale.replaceChildren(whole);
     const also = [["nothing", "not measured"], ["broken", "NaN or infinite"]];
     if (this.map.log) also.unshift(["zero", "0"]);
     for (const [name, text] of also) {
-      this.scale.append(element("i", `stop ${name}`), element("span", "", text));
+      const chip = element("span");
+      chip.append(element("i", `stop ${name}`), text);
+      this.scale.append(chip);
     }
-    this.scale.append(element("span", "end", "a cell shows its highest value"));
+    const without = this.layers.names.length - this.map.measured.length;
+    const rest = without ? `; ${without} of ${this.layers.names.length} layers have no ${this.map.title}` : "";
+    this.scale.append(element("span", "end", `a cell shows its highest value${rest}`));
   }
 
   rowAt(y) {
@@ -362,6 +368,10 @@ class HeatMap {
     };
     return new Plot(this.detail, this.axis, { title: map.title, lines: [line], log: map.log });
   }
+}
+
+function range(count) {
+  return Array.from({ length: count }, (_, index) => index);
 }
 
 function rgb(hex) {

@@ -58,6 +58,7 @@ class Runs {
     const all = element("button", "toggle", "show all steps", { type: "button" });
     all.addEventListener("click", () => axis.reset());
     axis.views.push({ draw: () => (all.disabled = !axis.isZoomed), drawCursor: () => {} });
+    if (others.length) tools.append(element("span", "hint", "also:"));
     for (const track of others) {
       const button = element("button", "toggle", track.title, { type: "button", "aria-pressed": "false" });
       let plot = null;

@@ -39,6 +39,8 @@ class Plot {
     if (this.canBeLog) head.append(this.logButton());
     side.append(head, this.legend());
     if (note) side.append(element("p", "note", note));
+    const isBroken = (line) => (line.y ? !line.y.every(Number.isFinite) : line.broken?.some(Boolean));
+    if (this.lines.some(isBroken)) side.append(element("p", "note broken-note", "\u25bc NaN or infinite"));
     this.plot = element("div", "plot", "", {
       tabindex: "0",
       role: "img",
@@ -199,7 +201,7 @@ class Plot {
       if (y > free - 12) continue;
       free = y;
       context.fillStyle = token("--soft");
-      context.fillText(numberText(value), LEFT - 7, y);
+      context.fillText(tickText(value), LEFT - 7, y);
     }
     context.textAlign = "left";
   }
@@ -251,7 +253,7 @@ class Plot {
       if (joined) context.lineTo(x, y);
       else context.moveTo(x, y);
       const alone = !joined && !(i + 1 < end && Number.isFinite(values[i + 1]));
-      if (alone || end - start < 40) dots.push([x, y]);
+      if (alone || (line.whole && end - start < 40)) dots.push([x, y]);
       joined = true;
     }
     context.stroke();
@@ -278,7 +280,7 @@ class Plot {
     context.fillStyle = token("--broken");
     this.lines.forEach((line, index) => {
       if (this.hidden.has(index)) return;
-      const is = (i) => (line.broken ? line.broken[i] > 0 : !Number.isFinite(line.y[i]));
+      const is = (i) => (line.y ? !Number.isFinite(line.y[i]) : line.broken?.[i] > 0);
       for (let i = 0; i < line.x.length; i++) {
         if (!is(i) || line.x[i] < this.axis.low || line.x[i] > this.axis.high) continue;
         const x = this.axis.x(line.x[i], width);
