@@ -79,12 +79,13 @@ def offsets(steps: np.ndarray, origin: int) -> np.ndarray:
 def grid(rows: Sequence[Series], columns: int, origin: int) -> Grid:
     """`rows` in at most `columns` ranges of steps."""
     steps_M = _all_steps(rows)
-    count = min(columns, steps_M.size)
-    edges = (np.arange(count + 1) * steps_M.size) // max(1, count)  # places in steps_M
+    gap_M = np.diff(offsets(steps_M, origin)) if steps_M.size > 1 else np.ones(1)
+    reach = REACH * float(np.median(gap_M))
+    edges = _edges(steps_M.size, gap_M, columns, reach)
     first_C = steps_M[edges[:-1]]
     last_C = steps_M[edges[1:] - 1]
-    starts, ends = _extents(first_C, last_C, steps_M, origin)
-    shape = (len(rows), count)
+    starts, ends = _extents(first_C, last_C, origin, reach)
+    shape = (len(rows), first_C.size)
     lowest, highest = np.full(shape, np.nan), np.full(shape, np.nan)
     broken = np.zeros(shape, dtype=np.uint8)
     for index, series in enumerate(rows):
@@ -102,18 +103,30 @@ def _all_steps(rows: Sequence[Series]) -> np.ndarray:
     return known
 
 
+def _edges(count: int, gap_M: np.ndarray, columns: int, reach: float) -> np.ndarray:
+    """Where columns begin among `count` measured steps, and where the last one ends.
+
+    Evenly, and also at the widest holes, so that few columns lie across one.
+    """
+    holes = np.flatnonzero(gap_M > 2 * reach) + 1
+    widest = holes[np.argsort(-gap_M[holes - 1], kind="stable")][: columns // 4]
+    even = min(count, columns - widest.size)
+    edges = (np.arange(even + 1) * count) // max(1, even)
+    found: np.ndarray = np.union1d(edges, widest).astype(np.int64)
+    return found
+
+
 def _extents(
-    first_C: np.ndarray, last_C: np.ndarray, steps_M: np.ndarray, origin: int
+    first_C: np.ndarray, last_C: np.ndarray, origin: int, reach: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Where each column starts and ends on the axis, relative to `origin`."""
-    if not steps_M.size:
+    if not first_C.size:
         return np.empty(0), np.empty(0)
     first, last = offsets(first_C, origin), offsets(last_C, origin)
-    usual = float(np.median(np.diff(offsets(steps_M, origin)))) if steps_M.size > 1 else 1.0
-    reach = REACH * usual
     middle = (last[:-1] + first[1:]) / 2
-    starts = np.maximum(first - reach, np.concatenate([[first[0] - usual / 2], middle]))
-    ends = np.minimum(last + reach, np.concatenate([middle, [last[-1] + usual / 2]]))
+    half = reach / REACH / 2
+    starts = np.maximum(first - reach, np.concatenate([[first[0] - half], middle]))
+    ends = np.minimum(last + reach, np.concatenate([middle, [last[-1] + half]]))
     return starts, ends
 
 

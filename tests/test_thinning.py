@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from nndiag.records import Series
-from nndiag.thinning import BUCKETS, thinned
+from nndiag.thinning import BUCKETS, grid, thinned, without_repeats
 from tests.test_outline import loss
 
 
@@ -47,3 +47,35 @@ def test_a_short_series_stays_as_it_is(count: int) -> None:
     series = loss(count) if count > 2 else Series("loss", np.arange(count), np.zeros(count))
 
     assert thinned(series) is series
+
+
+def test_a_grid_has_no_empty_column_and_a_hole_in_the_log_stays_one() -> None:
+    steps = np.concatenate([np.arange(0, 100, 10), np.arange(5000, 5100, 10)])
+    made = grid([Series("x", steps, steps * 1.0)], columns=5, origin=0)
+
+    assert made.starts.size == 4 and not np.isnan(made.lowest).any()
+    assert (made.starts < made.ends).all() and (made.starts[1:] >= made.ends[:-1]).all()
+    assert np.diff(np.stack([made.ends[:-1], made.starts[1:]], axis=1)).max() > 4000
+
+
+def test_rows_of_a_grid_may_be_measured_at_other_steps() -> None:
+    steps = np.arange(8)
+    rows = [Series("x", steps, steps * 1.0), Series("x", steps[4:], steps[4:] * 2.0)]
+    made = grid(rows, columns=100, origin=0)
+
+    assert made.first.tolist() == steps.tolist() == made.last.tolist()
+    assert np.isnan(made.lowest[1, :4]).all() and made.highest[1, 4:].tolist() == [8, 10, 12, 14]
+
+
+def test_a_grid_of_nothing_has_no_column() -> None:
+    nothing = Series("x", np.empty(0, np.int64), np.empty(0))
+
+    assert grid([nothing], columns=10, origin=0).lowest.shape == (1, 0)
+    assert grid([], columns=10, origin=0).starts.size == 0
+
+
+def test_of_repeated_values_the_ends_stay() -> None:
+    values = np.array([1.0, 1, 1, 2, 2, 3, np.nan, np.nan, np.nan, 3, 3, 3])
+    kept = without_repeats(Series("x", np.arange(12), values))
+
+    assert kept.steps.tolist() == [0, 2, 3, 4, 5, 6, 7, 8, 9, 11] and kept.recorded == 12

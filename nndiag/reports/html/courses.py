@@ -96,7 +96,7 @@ def tracks(run: Run, share: float = 1.0) -> tuple[Track, ...]:
 
 
 def _other(series: Series) -> str:
-    """The title of a series that means nothing to us; told from ours, though its name may be one."""
+    """The title of a series that means nothing to us, told from ours even where names are equal."""
     label = f"{series.label}, {series.owner}" if series.owner else series.label
     known = {name for _, title, metrics, _ in KINDS for name in (title.lower(), *metrics)}
     return f"{label}, as logged" if label.lower() in known else label

@@ -174,7 +174,7 @@ def layers(
     order = [layer.name for layer in sorted(run.layers, key=lambda one: one.order)]
     order = _with_inner(order, index.parameters)
     rows = {
-        measure.key: {name: s for name in order if (s := measure.of_layer(index, name)) is not None}
+        measure.key: {name: s for name in order if (s := measure.of_layer(index, name))}
         for measure in MEASURES
     }
     measured = {name for one in rows.values() for name in one}

@@ -58,7 +58,8 @@ def _colours(values: np.ndarray, share: np.ndarray) -> np.ndarray:
     rest = (place - below)[..., None]
     mixed = stops[below] * (1 - rest) + stops[below + 1] * rest
     mixed[np.isnan(share) & ~np.isnan(values)] = _ZERO
-    return np.round(mixed).astype(np.uint8)
+    rounded: np.ndarray = np.round(mixed).astype(np.uint8)
+    return rounded
 
 
 def _png(colours: np.ndarray) -> bytes:

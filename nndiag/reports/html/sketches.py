@@ -171,7 +171,8 @@ def _between(series: Series, first: int, last: int) -> Series:
 
 
 def _drawable(values: np.ndarray) -> np.ndarray:
-    return values[np.abs(values) < _MOST]  # NaN is not
+    kept: np.ndarray = values[np.abs(values) < _MOST]  # NaN is not
+    return kept
 
 
 def _stroke(one: Drawn, number: int, scales: _Scales) -> Stroke:

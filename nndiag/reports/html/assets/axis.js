@@ -142,11 +142,12 @@ class Strip {
  */
 function gestures(target, axis, handlers) {
   const fingers = new Map();
-  let start = null; // where a drag began
+  let start = null; // where a drag with the mouse began
+  let tap = null; // where a finger came down
   let spread = 0; // distance of two fingers
   const x = (event) => event.clientX - target.getBoundingClientRect().left;
   const y = (event) => event.clientY - target.getBoundingClientRect().top;
-  const step = (at) => axis.step(at, target.clientWidth);
+  const step = handlers.step ?? ((at) => axis.step(at, target.clientWidth));
   const gap = () => Math.abs([...fingers.values()].reduce((a, b) => a - b));
   const stop = () => {
     start = null;
@@ -155,11 +156,14 @@ function gestures(target, axis, handlers) {
 
   target.addEventListener("pointerdown", (event) => {
     fingers.set(event.pointerId, x(event));
-    if (fingers.size === 2) [spread, start] = [gap(), null];
+    if (fingers.size === 2) [spread, start, tap] = [gap(), null, null];
     else if (event.pointerType === "mouse" && event.button === 0) {
       start = x(event);
       target.setPointerCapture(event.pointerId);
-    } else handlers.hover(step(x(event)), x(event), y(event));
+    } else {
+      tap = x(event);
+      handlers.hover(step(x(event)), x(event), y(event));
+    }
   });
   target.addEventListener("pointermove", (event) => {
     if (fingers.has(event.pointerId)) fingers.set(event.pointerId, x(event));
@@ -174,6 +178,8 @@ function gestures(target, axis, handlers) {
   });
   target.addEventListener("pointerup", (event) => {
     fingers.delete(event.pointerId);
+    if (tap !== null && Math.abs(x(event) - tap) < 8) handlers.click?.(x(event), y(event));
+    tap = null;
     if (start === null) return;
     const [low, high] = [step(start), step(x(event))].sort((a, b) => a - b);
     if (Math.abs(x(event) - start) > 5) axis.show(low, high);

@@ -60,6 +60,7 @@ class HeatMap {
     new Strip(foot, this.axis);
     this.fill();
     gestures(this.plot, this.axis, {
+      step: (x) => this.stepAt(x),
       hover: (step, x, y) => this.hover(step, x, y),
       leave: () => this.leave(),
       select: (range) => {
@@ -244,9 +245,13 @@ class HeatMap {
     this.drawScale();
   }
 
-  // Cells have no labels of values at their left, so that the axis of the page shifts by them.
+  // Cells fill their canvas, while tracks leave room at both sides: so both lie under each other.
   x(step, width) {
-    return this.axis.x(step, width + LEFT) - LEFT;
+    return this.axis.x(step, width + LEFT + RIGHT) - LEFT;
+  }
+
+  stepAt(x) {
+    return this.axis.step(x + LEFT, this.plot.clientWidth + LEFT + RIGHT);
   }
 
   drawScale() {
@@ -282,8 +287,7 @@ class HeatMap {
     return column < starts.length && starts[column] <= step ? column : -1;
   }
 
-  hover(_, x, y) {
-    const step = this.axis.step(x + LEFT, this.plot.clientWidth + LEFT);
+  hover(step, x, y) {
     this.hovered = this.rows[this.rowAt(y)] ?? -1;
     this.axis.point(step);
     if (this.hovered < 0) return this.leave();

@@ -237,7 +237,7 @@ class Plot {
   drawLine(context, line, values, width) {
     const start = Math.max(0, firstFrom(line.x, this.axis.low) - 1);
     const end = Math.min(line.x.length, firstFrom(line.x, this.axis.high) + 2);
-    context.lineWidth = 1.3;
+    context.lineWidth = end - start > 2 * width ? 0.8 : 1.3; // noise must not become a slab
     context.lineJoin = "round";
     context.setLineDash(line.dashed ? [5, 3] : []);
     context.beginPath();
