@@ -83,7 +83,10 @@ LIBRARIES = {
         "zstd: zstandard",
         "zstd: pyarrow",
     },
-    "reports": {"numpy", "terminal: rich", "progress: rich", "html: jinja2"},
+    "reports": {
+        *("numpy", "terminal: rich", "progress: rich"),
+        *("html_page: jinja2", "html_page: markupsafe", "html: markupsafe"),
+    },
     "outline": {"numpy"},
     "thinning": {"numpy"},
     "settings": {"tomllib", "tomli"},
