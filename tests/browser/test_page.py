@@ -161,14 +161,14 @@ def test_a_wheel_scrolls_the_page_and_with_ctrl_zooms(opened: Any, html: str) ->
     page = opened(html)
     page.page.mouse.move(*page.place(PLOT, 0.5, 0.5))
     page.page.mouse.wheel(0, 120)
-    page.page.wait_for_function("scrollY > 0")
+    page.wait_for("scrollY > 0")
     assert axis_text(page) == ["True"]
 
     page.page.mouse.move(*page.place(PLOT, 0.5, 0.5))
     page.page.keyboard.down("Control")
     page.page.mouse.wheel(0, -120)
     page.page.keyboard.up("Control")
-    page.page.wait_for_function("!document.querySelector('.tools .toggle:last-child').disabled")
+    page.wait_for("!document.querySelector('.tools .toggle:last-child').disabled")
 
 
 def test_the_scale_of_the_loss_changes_on_a_click(opened: Any, html: str) -> None:
