@@ -37,7 +37,10 @@ ALLOWED = {
     "adapters": {"records", "vocabulary"},
     "attribution": {"records", "errors", "journal", "vocabulary"},
     "watcher": {"adapters", "journal", "records", "errors", "vocabulary"},
-    "reports": {"records", "errors", "gate", "fingerprint", "comparison.facts", "preflight.check"},
+    "reports": {
+        *("records", "errors", "gate", "fingerprint", "comparison.facts", "preflight.check"),
+        "thinning",  # the HTML page draws every series of a run, and has to stay small
+    },
     "comparison": {"curves", "records", "fingerprint"},
     "preflight": {"detectors", "diagnosis", "curves", "records"},
     "fingerprint": {"records"},
@@ -55,7 +58,8 @@ ALLOWED = {
     "inprocess": {"analysis", "errors", "gate", "records", "reports", "settings", "watcher"},
     "assertions": {"errors"},
     "pytest_plugin": {"inprocess", "errors"},
-    "outline": {"records"},
+    "outline": {"records", "thinning"},
+    "thinning": {"records"},  # fewer points of a series: for outlines and for pages
     "workers": set(),  # knows processes and nothing of what they work on
     "demo": set(),  # a training script like any other: it knows nothing of us
     "cli": {"*"},
@@ -80,9 +84,13 @@ LIBRARIES = {
         "zstd: zstandard",
         "zstd: pyarrow",
     },
-    "reports": {"numpy", "terminal: rich", "progress: rich", "attribution_png: matplotlib"},
+    "reports": {
+        *("numpy", "terminal: rich", "progress: rich", "attribution_png: matplotlib"),
+        *("html_page: jinja2", "html_page: markupsafe", "html: markupsafe"),
+    },
     "attribution": {"torch", "methods: captum"},
     "outline": {"numpy"},
+    "thinning": {"numpy"},
     "settings": {"tomllib", "tomli"},
     "watcher": {"live: rich", "wandb_mirror: wandb", "bootstrap: torch", "session: torch"},
     "adapters": {"pytorch: torch"},

@@ -31,6 +31,7 @@ COMMANDS = (
     "preflight",
     "analyze",
     "check",
+    "report",
     "compare",
     "attribute",
     "explain",

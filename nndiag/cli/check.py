@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nndiag.settings import Settings
 
 # What a program reads from standard output: not a word of ours may stand beside it.
-FOR_PROGRAMS = ("json", "sarif", "junit", "markdown", "github")
+FOR_PROGRAMS = ("json", "sarif", "junit", "markdown", "github", "html")
 
 
 def check(

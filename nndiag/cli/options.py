@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +29,7 @@ FailOn = Annotated[
 Format = Annotated[
     str | None,
     typer.Option(
-        metavar="rich|json|markdown|github|sarif|junit",
+        metavar="rich|json|markdown|html|github|sarif|junit",
         help="Default: rich on a terminal, plain text in a pipe.",
     ),
 ]
@@ -77,15 +78,37 @@ def one_blas_thread() -> None:
 def analysed(paths: list[str], shape: str | None, **asked: Any) -> tuple[Analysis, bool]:
     """What came of `paths`, and whether a Ctrl-C ended it before all of them were done.
 
-    `asked`: the arguments of `nndiag.analyze`. A Ctrl-C with nothing done is passed on.
+    `asked`: the arguments of `nndiag.analyze`. A Ctrl-C with nothing done is passed on. For a page
+    the worst of several runs are complete, for it draws their layers; `nndiag.analyze` says of what
+    the others are left.
     """
     from nndiag import analysis
     from nndiag.cli.output import progress_line
 
     with progress_line(shape) as progress:
         try:
-            return analysis.analyze(*paths, **asked, progress=progress), False
+            result = analysis.analyze(*paths, **asked, progress=progress)
         except analysis.Interrupted as interruption:
             if not interruption.known.diagnoses:
                 raise
             return interruption.known, True
+    if shape != "html" or len(result.diagnoses) < 2 or asked.get("whole_runs"):
+        return result, False
+    return _with_whole_runs(result, asked)
+
+
+def _with_whole_runs(result: Analysis, asked: dict[str, Any]) -> tuple[Analysis, bool]:
+    """The runs that a page shows in full, read once more: all of them would not fit into memory."""
+    from nndiag import analysis
+    from nndiag.reports import html_page
+
+    worst = html_page.in_full(result.diagnoses)
+    paths = [one.run.path for one in worst if os.path.exists(one.run.path.partition("#")[0])]
+    quick = asked["settings"].with_options(select="converged", ignore="")  # judged they are already
+    try:
+        again = analysis.analyze(*paths, **{**asked, "settings": quick, "whole_runs": True})
+    except analysis.Interrupted:
+        return result, True
+    whole = {one.run.path: one.run for one in again.diagnoses}
+    diagnoses = [replace(one, run=whole.get(one.run.path, one.run)) for one in result.diagnoses]
+    return replace(result, diagnoses=tuple(diagnoses)), False

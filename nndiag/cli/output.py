@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import sys
+import tempfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from nndiag.reports.rules import Rule
     from nndiag.settings import Settings
 
-FORMATS = ("rich", "json", "markdown", "github", "sarif", "junit")
+FORMATS = ("rich", "json", "markdown", "html", "github", "sarif", "junit")
 
 
 def chosen_format(name: str | None, json: bool) -> str | None:
@@ -68,9 +69,13 @@ def show_report(
 
         write(json_report.text(diagnoses, errors, skipped, unfinished, gate), output)
         return
+    if format == "html":
+        write(html_page(diagnoses, errors, skipped, gate, unfinished), output)
+        tell_rest(errors, unfinished)
+        return
     if format not in (None, "rich"):
         write(document(format, diagnoses, errors, skipped, gate, rules, has_baseline), output)
-        _tell_rest(errors, unfinished)
+        tell_rest(errors, unfinished)
         return
     from nndiag.reports.lines import FIXED
 
@@ -109,7 +114,7 @@ def show_report(
         write(plain.text(lines), output)
     else:
         show_lines(lines, stream, format)
-    _tell_rest(errors, unfinished)
+    tell_rest(errors, unfinished)
 
 
 def document(
@@ -126,6 +131,8 @@ def document(
         from nndiag.reports import markdown
 
         return markdown.text(diagnoses, errors, gate=gate, skipped=skipped)
+    if format == "html":
+        return html_page(diagnoses, errors, skipped, gate)
     if format == "github":
         from nndiag.reports import github
 
@@ -137,6 +144,19 @@ def document(
     from nndiag.reports import junit
 
     return junit.text(diagnoses, errors, rules=rules, gate=gate)
+
+
+def html_page(
+    diagnoses: Sequence[Diagnosis],
+    errors: Sequence[NndiagError] = (),
+    skipped: Sequence[NndiagError] = (),
+    gate: Gate | None = None,
+    unfinished: int = 0,
+) -> str:
+    """The report as a page for a browser."""
+    from nndiag.reports import html_page
+
+    return html_page.text(diagnoses, errors, skipped=skipped, gate=gate, unfinished=unfinished)
 
 
 def rules_asked(settings: Settings, *, with_baseline: bool = False) -> list[Rule]:
@@ -152,7 +172,7 @@ def rules_asked(settings: Settings, *, with_baseline: bool = False) -> list[Rule
     ]
 
 
-def _tell_rest(errors: Sequence[NndiagError], unfinished: int) -> None:
+def tell_rest(errors: Sequence[NndiagError], unfinished: int) -> None:
     """On standard error: what could not be read, and what was not analysed."""
     from nndiag.reports import page
 
@@ -229,6 +249,7 @@ def can_draw(stream: TextIO) -> bool:
 
 
 def write(text: str, output: Path | None) -> None:
+    """Print a report, or write it to a file."""
     if output is None:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -237,7 +258,37 @@ def write(text: str, output: Path | None) -> None:
 
 
 def write_bytes(content: bytes, output: Path) -> None:
+    """Write a file whole or not at all: a full disk or a Ctrl-C leaves what was there before.
+
+    What is no regular file (a pipe, a device) is written to as it is, and so is a file in a folder
+    that takes no other one. Raises `BadUsage`.
+    """
     try:
-        output.write_bytes(content)
+        if output.exists() and not output.is_file():
+            output.write_bytes(content)
+        else:
+            _replace(Path(os.path.realpath(output)), content)  # a link goes on pointing to it
     except OSError as error:
         raise BadUsage(where=f"-o {output}", what=f"cannot be written: {error.strerror}") from None
+
+
+def _replace(target: Path, content: bytes) -> None:
+    try:
+        number, name = tempfile.mkstemp(dir=target.parent, prefix=".nndiag-")
+    except OSError:
+        target.write_bytes(content)
+        return
+    try:
+        with os.fdopen(number, "wb") as file:
+            file.write(content)
+        os.chmod(name, target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask())
+        os.replace(name, target)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from nndiag.errors import BadUsage
 
-COMMANDS = ("try", "report", "graph", "export")
-FORMATS = ("html",)
+COMMANDS = ("try", "graph", "export")
+FORMATS: tuple[str, ...] = ()
 FINDINGS = ("missing-warmup", "gradient-noise-high")
 
 

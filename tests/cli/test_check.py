@@ -121,7 +121,6 @@ def test_of_several_paths_the_worst_counts_and_all_are_told(nndiag: Run, tmp_pat
     ("options", "says"),
     [
         (("--fail-on", "loss-spikee"), "did you mean loss-spike?"),
-        (("--format", "html"), "planned, but not built yet"),
         (("--format", "xml"), "no such format"),
         (("--baseline", "none.json"), "cannot be read"),
         (("--baseline", "a.json", "--write-baseline", "b.json"), "contradicts --baseline"),

@@ -1,0 +1,12 @@
+"""The page of a report in parts: numbers packed, curves and layers prepared, words, drawings.
+
+    packing    arrays and JSON as text that no browser takes for markup
+    courses    series of the whole run -> tracks under one step axis
+    layers     series of layers -> heat maps, one cell for each layer and range of steps
+    sketches   curves as SVG, for paper and where no script runs
+    picture    a heat map as PNG, for the same
+    views      diagnoses -> the words and records that the templates show
+    assets     style and script of the page, and their hashes
+
+`nndiag.reports.html_page` puts them together.
+"""
