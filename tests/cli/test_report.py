@@ -127,11 +127,11 @@ def test_a_page_keeps_the_rights_of_the_file_it_replaces_and_follows_links(tmp_p
     page.write_text("old")
     page.chmod(0o640)
     link.symlink_to(page)
-    output.write_page("new", link)
+    output.write("new", link)
 
     assert page.read_text() == "new" and link.is_symlink()
     assert stat.S_IMODE(page.stat().st_mode) == 0o640
-    output.write_page("new", tmp_path / "other.html")
+    output.write("new", tmp_path / "other.html")
     assert stat.S_IMODE((tmp_path / "other.html").stat().st_mode) == 0o666 & ~output._umask()
 
 
@@ -148,7 +148,7 @@ def test_a_full_disk_or_a_ctrl_c_leaves_what_was_there(
     monkeypatch.setattr(os, "replace", broken)
     expected = BadUsage if isinstance(fault, OSError) else KeyboardInterrupt
     with pytest.raises(expected):
-        output.write_page("new", page)
+        output.write("new", page)
 
     assert page.read_text() == "old" and list(tmp_path.iterdir()) == [page]
 
