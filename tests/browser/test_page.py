@@ -262,9 +262,17 @@ def test_the_theme_follows_the_system_and_a_click(opened: Any, html: str) -> Non
     assert colour_at(light, ".cells canvas", 0.3, 0.25) != cells
 
 
-@pytest.mark.parametrize("name", ["a_spike_with_its_symptom", "several_runs", "hostile_text"])
+NARROW = {
+    "a finding": MUSEUM["a_spike_with_its_symptom"],
+    "several runs": MUSEUM["several_runs"],
+    "hostile text": MUSEUM["hostile_text"],
+    "long names": (diagnosis("long.name." * 900), diagnosis("x" * 9000)),
+}
+
+
+@pytest.mark.parametrize("name", NARROW)
 def test_a_phone_needs_no_scrolling_sideways(name: str, opened: Any) -> None:
-    page = opened(html_page.text(MUSEUM[name]), viewport={"width": 390, "height": 844})
+    page = opened(html_page.text(NARROW[name]), viewport={"width": 390, "height": 844})
     widths = page.page.evaluate(
         "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
     )
@@ -278,7 +286,11 @@ def test_on_paper_curves_are_drawings_and_everything_is_open(opened: Any) -> Non
     assert pdf.startswith(b"%PDF") and len(re.findall(rb"/Type\s*/Page\b", pdf)) >= 3
 
     page.page.emulate_media(media="print")
-    assert page.page.locator("details:not([open])").count() == 0
+    closed = page.page.locator("details:not([open])")
+    page.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert closed.count() == 0
+    page.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert closed.count() == 2  # as they were
     assert page.page.locator(".paper svg").first.is_visible()
     assert not page.page.locator(".tracks").first.is_visible()
     ground = page.page.evaluate("getComputedStyle(document.body).getPropertyValue('--page')")

@@ -97,9 +97,8 @@ def tracks(run: Run, share: float = 1.0) -> tuple[Track, ...]:
 
 def _other(series: Series) -> str:
     """The title of a series that means nothing to us, told from ours even where names are equal."""
-    label = f"{series.label}, {series.owner}" if series.owner else series.label
     known = {name for _, title, metrics, _ in KINDS for name in (title.lower(), *metrics)}
-    return f"{label}, as logged" if label.lower() in known else label
+    return f"{label(series)}, as logged" if series.label.lower() in known else label(series)
 
 
 def _track(
@@ -114,14 +113,17 @@ def _track(
     return Track(key, title, lines, is_logarithmic(series), shown, note)
 
 
-def _line(series: Series, buckets: float) -> Line:
+def label(series: Series) -> str:
+    """What a line is called beside others of its track."""
     name = _SHORT.get(series.metric, series.metric.replace("_", " "))
-    label = series.label if series.metric == "other" else name
-    if series.owner:
-        label = f"{label}, {series.owner}"
+    own = series.label if series.metric == "other" else name
+    return f"{own}, {series.owner}" if series.owner else own
+
+
+def _line(series: Series, buckets: float) -> Line:
     fewer = thinned(series, max(32, int(buckets)))
     left_out = len(fewer) < fewer.recorded
-    return Line(label, without_repeats(fewer), series.metric in _DASHED, left_out)
+    return Line(label(series), without_repeats(fewer), series.metric in _DASHED, left_out)
 
 
 def is_logarithmic(series: Sequence[Series]) -> bool:
@@ -156,7 +158,7 @@ def as_data(found: Sequence[Track], axis: Axis) -> list[dict[str, object]]:
     return [
         {
             "key": track.key,
-            "title": wording.clean(track.title),
+            "title": wording.shortened(wording.clean(track.title)[:400], 60),
             "log": track.logarithmic,
             "shown": track.shown,
             "lines": list(_lines_data(track, axis)),
@@ -168,7 +170,7 @@ def as_data(found: Sequence[Track], axis: Axis) -> list[dict[str, object]]:
 def _lines_data(track: Track, axis: Axis) -> Iterator[dict[str, object]]:
     for line in track.lines:
         yield {
-            "label": wording.clean(line.label),
+            "label": wording.shortened(wording.clean(line.label)[:400], 60),
             "dashed": line.dashed,
             "whole": len(line.series) == line.series.recorded,
             "x": packed(offsets(line.series.steps, axis.origin)),

@@ -158,12 +158,11 @@ _OF_SERIES = {
 
 def measure_of(finding: Finding, found: Layers) -> HeatMap | None:
     """The heat map that shows a finding of layers best; None for one that a whole run shows."""
-    own = _OF_SERIES.get(finding.series)
-    if not finding.layers or (finding.series and own is None):
+    own = _OF_SERIES.get(finding.series, "")
+    if not finding.layers or (finding.series and not own):
         return None
-    wanted = (own, "grad_norm", "variance")
     by_key = {one.measure.key: one for one in found.maps}
-    return next((by_key[key] for key in wanted if key in by_key), None)
+    return by_key[own] if own in by_key else next(iter(found.maps), None)
 
 
 def layers(

@@ -218,7 +218,7 @@ def _whole_run(finding: Finding, run: Run) -> tuple[str, list[Drawn]]:
     kinds.append(courses.KINDS[0])
     for _, title, wanted, _ in kinds:
         lines = [
-            Drawn(s.metric.replace("_", " "), s, s.metric == "clip_threshold")
+            Drawn(courses.label(s), s, s.metric == "clip_threshold")
             for metric in wanted
             for s in run.series_of(metric)
             if not s.where and len(s)

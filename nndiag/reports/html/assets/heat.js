@@ -48,7 +48,7 @@ class HeatMap {
     this.status = element("p", "sr", "", { "aria-live": "polite" });
     this.frame = element("div", "heat-frame");
     this.list = element("ul", "rows", "", { role: "listbox", "aria-label": "Layers" });
-    this.plot = element("div", "cells", "", { tabindex: "0", role: "img" });
+    this.plot = element("div", "cells", "", { tabindex: "0", role: "application" });
     this.canvas = element("canvas");
     this.over = element("canvas", "over");
     this.tip = element("div", "tip", "", { hidden: "" });
@@ -113,7 +113,12 @@ class HeatMap {
   /** The names of all layers, once; which of them stand where is `arrange`'s business. */
   fill() {
     this.items = this.layers.labels.map((label, index) => {
-      const item = element("li", "", "", { role: "option", tabindex: "-1", "aria-selected": "false" });
+      const item = element("li", "", "", {
+        role: "option",
+        tabindex: "-1",
+        "aria-selected": "false",
+        "aria-label": this.layers.names[index], // the text of a row without room is not shown
+      });
       for (const number of this.layers.marked[index]) item.append(element("b", "tag", String(number)));
       item.append(element("span", "", label, { title: this.layers.names[index] }));
       item.addEventListener("click", () => this.choose(index));

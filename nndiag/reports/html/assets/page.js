@@ -166,6 +166,11 @@ for (const link of document.querySelectorAll("a[href^='#']:not(.curve)")) {
   });
 }
 if (location.hash) go(decodeURIComponent(location.hash.slice(1)));
+let shut = []; // what was closed before paper asked for everything
 addEventListener("beforeprint", () => {
-  for (const details of document.querySelectorAll("details:not([open])")) details.open = true;
+  shut = [...document.querySelectorAll("details:not([open])")];
+  for (const details of shut) details.open = true;
+});
+addEventListener("afterprint", () => {
+  for (const details of shut) details.open = false;
 });

@@ -43,7 +43,7 @@ class Plot {
     if (this.lines.some(isBroken)) side.append(element("p", "note broken-note", "\u25bc NaN or infinite"));
     this.plot = element("div", "plot", "", {
       tabindex: "0",
-      role: "img",
+      role: "application", // so that a screen reader passes the arrow keys on
       "aria-label": `${this.title} over steps. Arrow keys read values, plus and minus zoom, 0 shows all.`,
     });
     this.base = element("canvas");
@@ -186,7 +186,8 @@ class Plot {
 
   drawGrid(context, low, high, width) {
     const count = Math.max(2, Math.round((this.height - 10) / 42));
-    const ticks = this.log ? logTicks(low, high, count) : linearTicks(low, high, count);
+    let ticks = this.log ? logTicks(low, high, count) : linearTicks(low, high, count);
+    if (ticks.length < 2) ticks = linearTicks(low, high, 2 * count);
     context.lineWidth = 1;
     context.textAlign = "right";
     context.textBaseline = "middle";
