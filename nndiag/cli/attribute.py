@@ -61,5 +61,5 @@ def attribute(
     if script:
         attributing.work_out(run, script, asked)
     found = attributing.chosen(run, asked)
-    attributing.show(found, json=json, output=output)
+    attributing.show(run, found, json=json, output=output)
     raise typer.Exit(2 if all(one.failed for one in found) else 0)

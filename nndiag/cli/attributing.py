@@ -132,7 +132,7 @@ def _run(to_run: command.Command, environment: dict[str, str]) -> int:
         return child.wait()
 
 
-def show(attributions: list[Attribution], *, json: bool, output: Path | None) -> None:
+def show(run: str, attributions: list[Attribution], *, json: bool, output: Path | None) -> None:
     """Print them, or write them to a file whose ending tells the form."""
     from nndiag.cli import output as out
     from nndiag.reports import attribution, attribution_json, plain
@@ -141,6 +141,8 @@ def show(attributions: list[Attribution], *, json: bool, output: Path | None) ->
     suffix = output.suffix.lower() if output is not None else ""
     if output is not None and suffix == ".png" and not json:
         out.write_bytes(_png(attributions), output)
+    elif output is not None and suffix in (".html", ".htm") and not json:
+        out.write(_page(run, attributions), output)
     elif json or suffix == ".json":
         out.write(attribution_json.text(attributions), output)
     elif output is not None:
@@ -150,6 +152,17 @@ def show(attributions: list[Attribution], *, json: bool, output: Path | None) ->
         ascii_only = not out.can_draw(sys.stdout)
         lines = attribution.report(attributions, width=width, ascii_only=ascii_only)
         out.show_lines(lines, sys.stdout)
+
+
+def _page(run: str, attributions: list[Attribution]) -> str:
+    """The report page of the run, with these attributions on it."""
+    from nndiag import analysis
+    from nndiag.reports import html_page
+
+    result = analysis.analyze(run, whole_runs=True)
+    section = html_page.attribution_section(attributions)
+    sections = {one.run.path: (section,) for one in result.diagnoses}
+    return html_page.text(result.diagnoses, result.errors, sections=sections)
 
 
 def _png(attributions: list[Attribution]) -> bytes:

@@ -19,7 +19,7 @@ from nndiag.errors import BadUsage, NndiagError
 if TYPE_CHECKING:
     from nndiag.analysis import Progress
     from nndiag.gate import Gate
-    from nndiag.records import Diagnosis
+    from nndiag.records import Attribution, Diagnosis
     from nndiag.reports.lines import Line
     from nndiag.reports.rules import Rule
     from nndiag.settings import Settings
@@ -153,10 +153,36 @@ def html_page(
     gate: Gate | None = None,
     unfinished: int = 0,
 ) -> str:
-    """The report as a page for a browser."""
+    """The report as a page for a browser, with the attributions of runs that have some."""
     from nndiag.reports import html_page
 
-    return html_page.text(diagnoses, errors, skipped=skipped, gate=gate, unfinished=unfinished)
+    return html_page.text(
+        diagnoses,
+        errors,
+        skipped=skipped,
+        gate=gate,
+        unfinished=unfinished,
+        sections={
+            one.run.path: (html_page.attribution_section(found),)
+            for one in html_page.in_full(diagnoses)
+            if (found := _attributions(one))
+        },
+    )
+
+
+def _attributions(diagnosis: Diagnosis) -> list[Attribution]:
+    """Those of the batches that a finding is about, and of the last one; none of other logs."""
+    from nndiag.errors import UnreadableLog
+    from nndiag.readers.attributions import attributions_of
+    from nndiag.reports.attribution_facts import belongs_to
+
+    if diagnosis.run.format != "nndiag":
+        return []
+    try:
+        found, _ = attributions_of(diagnosis.run.path)
+    except UnreadableLog:  # the run was read a moment ago: it may be a file within it
+        return []
+    return [one for one in found if belongs_to(one, diagnosis.findings)]
 
 
 def rules_asked(settings: Settings, *, with_baseline: bool = False) -> list[Rule]:

@@ -23,9 +23,10 @@ from markupsafe import Markup
 from nndiag import __version__
 from nndiag.errors import NndiagError
 from nndiag.gate import COULD_NOT, FAILED, PASSED, Gate
-from nndiag.records import Diagnosis, Finding, Series, Severity, Verdict
+from nndiag.records import Attribution, Diagnosis, Finding, Series, Severity, Verdict
 from nndiag.reports import wording
 from nndiag.reports.html import assets, courses, sketches
+from nndiag.reports.html import attributions as drawn
 from nndiag.reports.html.sections import Section
 from nndiag.reports.html.sketches import Drawn, Paper, Sketch
 from nndiag.reports.html.views import LAYERS_LISTED, run_view
@@ -111,6 +112,14 @@ def text(
     )
 
 
+def attribution_section(attributions: Sequence[Attribution]) -> Section:
+    """A section for `text`: what was attributed in a run."""
+    body = _template("attributions.html").render(
+        shown=drawn.shown(attributions), width=drawn.BATCH_WIDTH, height=drawn.BATCH_HEIGHT
+    )
+    return Section("attributions", "Attributions", Markup(body))
+
+
 def in_full(diagnoses: Sequence[Diagnosis]) -> list[Diagnosis]:
     """Those of several runs that a page may show in full: the worst ones."""
     return worst_first(diagnoses)[:RUNS_IN_FULL]
@@ -125,7 +134,8 @@ def _runs_in_full(
     """The worst runs, as many as fit; the first one in any case."""
     count = min(len(ordered), RUNS_IN_FULL)
     table = sum(_bytes_of(row) for row in rows[:ROWS_SHOWN]) if len(ordered) > 1 else 0
-    room = MOST_BYTES - _ROOM_FOR_REST - table
+    more = sum(len(one.body) for each in sections.values() for one in each)
+    room = MOST_BYTES - _ROOM_FOR_REST - table - more
     made: list[Markup] = []
     for index, diagnosis in enumerate(ordered[:count]):
         view = run_view(

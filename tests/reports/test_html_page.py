@@ -273,6 +273,7 @@ def test_every_part_of_the_page_is_package_data() -> None:
     folder = files("nndiag.reports.html") / "assets"
     there = {one.name for one in folder.iterdir()}
 
-    assert there == {*assets.SCRIPTS, *assets.TEMPLATES, "style.css", "light.css", "dark.css"}
+    styles = ("style.css", "attributions.css", "light.css", "dark.css")
+    assert there == {*assets.SCRIPTS, *assets.TEMPLATES, *styles}
     assert Path(str(folder)).is_relative_to(Path(html_page.__file__).parent)  # so in the wheel
     assert "</script" not in assets.script() and "</style" not in assets.style()

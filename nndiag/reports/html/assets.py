@@ -8,7 +8,7 @@ from functools import lru_cache
 from importlib.resources import files
 
 SCRIPTS = ("data.js", "axis.js", "plot.js", "heat.js", "page.js")  # in the order of their use
-TEMPLATES = ("page.html", "run.html", "finding.html", "parts.html")
+TEMPLATES = ("page.html", "run.html", "finding.html", "parts.html", "attributions.html")
 
 
 def read(name: str) -> str:
@@ -32,7 +32,7 @@ def style() -> str:
         f"@media screen {{ :root[data-theme='dark'] {{\n{dark}}} }}\n"
         "@media screen and (prefers-color-scheme: dark) "
         f"{{ :root:not([data-theme]) {{\n{dark}}} }}\n"
-        f"{read('style.css')}"
+        f"{read('style.css')}\n{read('attributions.css')}"
     )
 
 

@@ -18,7 +18,12 @@ _NOTHING, _BROKEN, _ZERO = (236, 236, 233), (222, 66, 18), (217, 195, 227)
 
 def address(heat: HeatMap, rows: np.ndarray | None = None) -> str:
     """`data:image/png;base64,...` of some rows of a heat map, by default of all."""
-    return "data:image/png;base64," + base64.b64encode(_png(pixels(heat, rows))).decode()
+    return address_of(pixels(heat, rows))
+
+
+def address_of(colours: np.ndarray) -> str:
+    """The same of pixels as they are: (H, W, 3) or, with opacity, (H, W, 4), uint8."""
+    return "data:image/png;base64," + base64.b64encode(_png(colours)).decode()
 
 
 def pixels(heat: HeatMap, rows: np.ndarray | None = None) -> np.ndarray:
@@ -63,10 +68,10 @@ def _colours(values: np.ndarray, share: np.ndarray) -> np.ndarray:
 
 
 def _png(colours: np.ndarray) -> bytes:
-    """PNG specification, third edition: 8 bits a channel, RGB, no filter."""
-    height, width, _ = colours.shape
+    """PNG specification, third edition: 8 bits a channel, RGB or RGBA, no filter."""
+    height, width, channels = colours.shape
     rows = np.concatenate([np.zeros((height, 1), np.uint8), colours.reshape(height, -1)], axis=1)
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", width, height, 8, 6 if channels == 4 else 2, 0, 0, 0)
     parts = ((b"IHDR", head), (b"IDAT", zlib.compress(rows.tobytes(), 9)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
