@@ -103,7 +103,7 @@ def _with_whole_runs(result: Analysis, asked: dict[str, Any]) -> tuple[Analysis,
     from nndiag.reports import html_page
 
     worst = html_page.in_full(result.diagnoses)
-    paths = [one.run.path for one in worst if os.path.exists(one.run.path.partition("#")[0])]
+    paths = [one.run.path for one in worst if _can_be_read_again(one.run.path)]
     quick = asked["settings"].with_options(select="converged", ignore="")  # judged they are already
     try:
         again = analysis.analyze(*paths, **{**asked, "settings": quick, "whole_runs": True})
@@ -112,3 +112,8 @@ def _with_whole_runs(result: Analysis, asked: dict[str, Any]) -> tuple[Analysis,
     whole = {one.run.path: one.run for one in again.diagnoses}
     diagnoses = [replace(one, run=whole.get(one.run.path, one.run)) for one in result.diagnoses]
     return replace(result, diagnoses=tuple(diagnoses)), False
+
+
+def _can_be_read_again(path: str) -> bool:
+    """Whether it is a file, a folder, or a run of a store; standard input is gone."""
+    return os.path.exists(path) or os.path.exists(path.rpartition("#")[0])

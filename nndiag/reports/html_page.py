@@ -29,7 +29,7 @@ from nndiag.reports.html import assets, courses, sketches
 from nndiag.reports.html import attributions as drawn
 from nndiag.reports.html.sections import Section
 from nndiag.reports.html.sketches import Drawn, Paper, Sketch
-from nndiag.reports.html.views import LAYERS_LISTED, run_view
+from nndiag.reports.html.views import run_view
 from nndiag.reports.left_out import left_out_lines
 from nndiag.reports.overview import worst_first
 from nndiag.reports.plain import text as plain_text
@@ -39,6 +39,7 @@ RUNS_IN_FULL = 8  # of several; those beyond have a row in the table
 ROWS_SHOWN = 1000
 SPARKS_SHOWN = 300
 ERRORS_SHOWN = 50
+LAYERS_LISTED = 12  # of a finding; all of them are marked in the heat map
 LONGEST = 600  # characters of one text from a log
 _ROOM_FOR_REST = 150_000  # bytes: style, script, errors
 _SPARK = Paper(110, 22, left=2, bottom=3, top=3)
