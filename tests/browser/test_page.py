@@ -124,6 +124,8 @@ def test_pointing_reads_step_and_value(opened: Any, html: str) -> None:
 
     assert legend(page) == "40"
     assert page.page.locator(".tracks .legend output").nth(1).inner_text() == "0.8049 @400"
+    # the rate never changed and has two points: between them it is what it is at both
+    assert page.page.locator(".tracks .legend output").nth(2).inner_text() == "0.01"
     hover(page, 0)
     assert legend(page) == "2.5"
 

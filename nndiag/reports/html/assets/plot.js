@@ -316,22 +316,30 @@ class Plot {
     context.fillStyle = token("--soft");
     context.fillRect(Math.round(x), this.top - 2, 1, height - this.top);
     this.lines.forEach((line, index) => {
-      const at = nearest(line.x, cursor);
+      const [at, step] = this.pointed(line, cursor);
       const value = at < 0 ? NaN : (line.y ?? line.high)[at];
       if (this.hidden.has(index) || !Number.isFinite(value)) return;
       context.fillStyle = token(`--series-${(index % 6) + 1}`);
-      this.dot(context, this.axis.x(line.x[at], width), this.y(value), 3.2);
+      this.dot(context, this.axis.x(step, width), this.y(value), 3.2);
     });
+  }
+
+  /** The point of a line nearest to the cursor, and its step: any one within equal values. */
+  pointed(line, cursor) {
+    const at = nearest(line.x, cursor);
+    const next = at < 0 ? -1 : at + Math.sign(cursor - line.x[at]);
+    const isLevel = line.y && next in line.x && line.y[next] === line.y[at];
+    return [at, isLevel ? cursor : line.x[at]];
   }
 
   /** The value of a line at the cursor; its own step where that is another one. */
   tell(line, index, cursor) {
-    const at = cursor === null ? -1 : nearest(line.x, cursor);
+    const [at, step] = cursor === null ? [-1] : this.pointed(line, cursor);
     let text = "";
     if (at >= 0) {
       text = line.y ? numberText(line.y[at]) : rangeText(line.low[at], line.high[at], line.broken?.[at]);
-      const away = Math.abs(line.x[at] - cursor) > (this.axis.high - this.axis.low) * 0.005;
-      if (away) text += ` @${this.axis.steps.text(line.x[at])}`;
+      const away = Math.abs(step - cursor) > (this.axis.high - this.axis.low) * 0.005;
+      if (away) text += ` @${this.axis.steps.text(step)}`;
     }
     if (this.outputs[index].textContent !== text) this.outputs[index].textContent = text;
   }
