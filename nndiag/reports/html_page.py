@@ -35,7 +35,9 @@ from nndiag.reports.overview import worst_first
 from nndiag.reports.plain import text as plain_text
 
 MOST_BYTES = 2_000_000
-RUNS_IN_FULL = 8  # of several; those beyond have a row in the table
+RUNS_IN_FULL = 24  # of several, if there is room; those beyond have a row in the table
+_SHARE = 0.3  # of what is left of the room for each of several runs: the worst has most
+_LEAST_SHARE = 0.04
 ROWS_SHOWN = 1000
 SPARKS_SHOWN = 300
 ERRORS_SHOWN = 50
@@ -133,23 +135,23 @@ def _runs_in_full(
     sections: Mapping[str, Sequence[Section]],
 ) -> list[Markup]:
     """The worst runs, as many as fit; the first one in any case."""
-    count = min(len(ordered), RUNS_IN_FULL)
-    table = sum(_bytes_of(row) for row in rows[:ROWS_SHOWN]) if len(ordered) > 1 else 0
-    more = sum(len(one.body) for each in sections.values() for one in each)
-    room = MOST_BYTES - _ROOM_FOR_REST - table - more
+    several = len(ordered) > 1
+    table = sum(_bytes_of(row) for row in rows[:ROWS_SHOWN]) if several else 0
+    whole = MOST_BYTES - _ROOM_FOR_REST
+    room = whole - table
     made: list[Markup] = []
-    for index, diagnosis in enumerate(ordered[:count]):
+    for index, diagnosis in enumerate(ordered[:RUNS_IN_FULL]):
+        added = sections.get(diagnosis.run.path, ())
+        free = room - sum(len(one.body) for one in added)
         view = run_view(
             diagnosis,
             anchor=f"run-{index + 1}",
-            name=names[index] if len(ordered) > 1 else diagnosis.run.path,
-            share=min(1.0, max(0.05, room / (MOST_BYTES - _ROOM_FOR_REST))) / max(1, count),
-            sections=sections.get(diagnosis.run.path, ()),
+            name=names[index] if several else diagnosis.run.path,
+            share=max(_LEAST_SHARE, (_SHARE if several else 1.0) * free / whole),
+            sections=added,
         )
         one = Markup(
-            _template("run.html").render(
-                run=view, page_has_several=len(ordered) > 1, is_open=index == 0
-            )
+            _template("run.html").render(run=view, page_has_several=several, is_open=index == 0)
         )
         room -= len(one.encode())
         if made and room < 0:
