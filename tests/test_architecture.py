@@ -92,7 +92,7 @@ LIBRARIES = {
     "outline": {"numpy"},
     "thinning": {"numpy"},
     "settings": {"tomllib", "tomli"},
-    "watcher": {"live: rich", "wandb_mirror: wandb", "bootstrap: torch", "session: torch"},
+    "watcher": {"live: rich", "bootstrap: torch", "session: torch"},
     "adapters": {"pytorch: torch"},
     "demo": {"torch"},
     "inprocess": {"torch"},

@@ -107,5 +107,8 @@ class Adapter(Protocol):
     def switch_off(self) -> None:
         """End the observation, also from inside a hook; the hooks may stay but do nothing."""
 
+    def settle(self) -> None:
+        """Hand over what is measured but held back, though the training may go on; may wait."""
+
     def finish(self) -> None:
         """The process ends: hand over what is still held."""

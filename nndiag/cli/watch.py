@@ -50,7 +50,12 @@ def watch(
     max_steps: int | None = typer.Option(
         None, metavar="N", min=1, help="Stop the script after N optimizer steps."
     ),
-    wandb: bool = typer.Option(False, "--wandb", help="Planned: mirror into the open wandb run."),
+    wandb: bool = typer.Option(
+        False,
+        "--wandb",
+        help="Headline numbers and findings into the script's own W&B run; where it has none, all "
+        "of it into a new one.",
+    ),
     attribute: str | None = typer.Option(
         None,
         metavar="METHOD|auto",
@@ -65,12 +70,10 @@ def watch(
     Examples: nndiag watch train.py --lr 3e-4;  nndiag watch -m package.train;
     nndiag watch -- torchrun --nproc-per-node 2 train.py
     """
-    from nndiag.cli import planned, watching
+    from nndiag.cli import watching
     from nndiag.watcher import command
     from nndiag.watcher.supervisor import WatchSettings
 
-    if wandb:
-        raise planned.not_built_yet("--wandb")
     to_run = command.parse(target)
     method = _method(attribute)
     if method:
@@ -82,6 +85,7 @@ def watch(
         stop_on=watching.finding_names("--stop-on", stop_on),
         compiled=_compiled(compiled),
         attribute=method,
+        wandb=wandb,
     )
     wanted = watching.failing_names(fail_on)
     ending = watching.run(to_run, settings, run_dir=run_dir, live=live, fail_on=wanted)

@@ -7,7 +7,6 @@ diagnosis as after the end. It cannot hold up the relay, and its fault costs not
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -18,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from nndiag.watcher import analysis_apart
+
 FIRST_AFTER_S = 3.0
 EVERY_S = 5.0  # our own choice: a person looks no oftener
 SHARE = 0.05  # of one core at most: after a check-up of 1 s the next waits 20 s
 NICENESS = 15
-_PACKAGE_HOME = str(Path(__file__).resolve().parents[2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +87,10 @@ class Checkup:
         self._size, self._began = size, time.monotonic()
         self._answer = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it is read
         # The working directory is the run's: a `rich.py` beside the user's script is not for us.
-        path = os.pathsep.join(filter(None, [_PACKAGE_HOME, os.environ.get("PYTHONPATH")]))
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "nndiag", "analyze", str(self._run), "--json"],
+            analysis_apart.arguments(sys.executable, self._run),
             cwd=self._run,
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            env=analysis_apart.environment(os.environ),
             stdin=subprocess.DEVNULL,
             stdout=self._answer,
             stderr=subprocess.DEVNULL,
@@ -107,27 +106,18 @@ class Checkup:
             return False
         with self._answer as answer:
             answer.seek(0)
-            report = _object(answer.read())
+            judged = analysis_apart.first_run(answer.read())
         self._answer = None
-        runs = report.get("runs")
-        if not (isinstance(runs, list) and runs and isinstance(runs[0], dict)):
+        if not judged:
             return False
-        self.verdict = str(runs[0].get("verdict", ""))
-        self.findings = tuple(_seen(each) for each in runs[0].get("findings", ()))
+        self.verdict = str(judged.get("verdict", ""))
+        self.findings = tuple(_seen(each) for each in judged.get("findings", ()))
         return True
 
 
 def _step_back() -> None:
     os.nice(NICENESS)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-
-
-def _object(text: bytes) -> dict[str, Any]:
-    try:
-        told = json.loads(text)
-    except ValueError:
-        return {}
-    return told if isinstance(told, dict) else {}
 
 
 def _seen(finding: dict[str, Any]) -> Seen:

@@ -7,6 +7,7 @@ takes metrics is wrapped: it does what it did, and we see what it was given.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from numbers import Real
 from typing import Any
@@ -57,6 +58,14 @@ def await_loggers(
     for module, (owner, function, pairs) in LOGGERS.items():
         tell = guard(functools.partial(_report_all, module.split(".")[0], pairs, report))
         awaited[module] = functools.partial(_tap, owner, function, tell)
+
+
+def rebind_wandb_log() -> None:
+    """`wandb.log` is a method of the run that `wandb.init` made: of one made before now, anew."""
+    wandb = sys.modules.get("wandb")
+    run, log = getattr(wandb, "run", None), getattr(wandb, "log", None)
+    if run is not None and getattr(log, "__self__", None) is run:
+        wandb.log = run.log  # type: ignore[union-attr]
 
 
 def _tap(owner: str, function: str, tell: Callable[..., None], module: Any) -> None:

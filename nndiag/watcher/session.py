@@ -19,10 +19,11 @@ from typing import Any
 
 from nndiag.journal.writer import write_text
 from nndiag.watcher import attributing
-from nndiag.watcher.logger_taps import await_loggers
+from nndiag.watcher.logger_taps import await_loggers, rebind_wandb_log
 from nndiag.watcher.output_tap import OutputTap
 from nndiag.watcher.recorder import Recorder
 from nndiag.watcher.schedule import Schedule
+from nndiag.watcher.wandb_mirror import MirroredSink, WandbMirror
 
 MAX_FAULTS = 3  # of our own, before the observation ends
 
@@ -93,8 +94,11 @@ class Session:
         schedule = Schedule(
             settings.get("every", "auto"), float(settings.get("overhead_percent", 2.0)) / 100
         )
+        self._mirror: WandbMirror | None = None
+        if settings.get("wandb"):
+            self._mirror = WandbMirror(run_dir, settings.get("python", ""), self._guard)
         self._adapter = TorchAdapter(
-            self._recorder,
+            MirroredSink(self._recorder, self._mirror) if self._mirror else self._recorder,
             schedule,
             self._guard,
             settings.get("max_steps"),
@@ -105,6 +109,10 @@ class Session:
         self._missing = attributing.missing() if self._method else ""
         if self._missing:
             self._recorder.note(self._missing)
+        if self._mirror is not None:
+            self._mirror.cost = self._percent
+            self._mirror.settle = self._guard(self._adapter.settle)
+            self._mirror.note = self._recorder.note
 
     def start(self, awaited: dict[str, Callable[[Any], None]]) -> None:
         """Attach. `awaited`: modules whose import the bootstrap waits for, with what to do then."""
@@ -115,6 +123,9 @@ class Session:
                     report = functools.partial(self.report, name)
                     OutputTap(stream, report).install(self._guard, self._adapter.exempt)
             await_loggers(awaited, self._guard, self.report)
+            if self._mirror is not None:
+                self._mirror.install(awaited)
+            _catch_up(awaited)
         except BaseException:
             self._guard.off = True  # some hooks may be on already
             raise
@@ -171,10 +182,13 @@ class Session:
         except Exception:  # at exit there is nobody left to tell
             return
 
-    def _write_ending(self, raised: type[BaseException] | None) -> None:
+    def _percent(self) -> float:
+        """What watching has taken of the run's time so far."""
         elapsed = self._guard.elapsed_s
-        percent = 100 * self._guard.cost_s / elapsed if elapsed > 0 else 0.0
-        self._recorder.event("overhead", percent=percent, seconds=self._guard.cost_s)
+        return 100 * self._guard.cost_s / elapsed if elapsed > 0 else 0.0
+
+    def _write_ending(self, raised: type[BaseException] | None) -> None:
+        self._recorder.event("overhead", percent=self._percent(), seconds=self._guard.cost_s)
         how = "finished" if raised is None else "exception"
         self._recorder.event("exit", how=how, what=getattr(raised, "__name__", ""))
 
@@ -194,6 +208,15 @@ class Session:
         self._guard.off = True
         self._adapter.switch_off()
         atexit.unregister(self._finish)
+
+
+def _catch_up(awaited: dict[str, Callable[[Any], None]]) -> None:
+    """What was imported before torch will not be imported again."""
+    for name in [name for name in awaited if name in sys.modules]:
+        module = sys.modules[name]
+        if not getattr(module.__spec__, "_initializing", False):  # else half of it is not there yet
+            awaited.pop(name)(module)
+    rebind_wandb_log()
 
 
 def _forked(session: weakref.ref[Session]) -> None:

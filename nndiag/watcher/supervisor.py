@@ -54,6 +54,7 @@ class WatchSettings:
     stop_on: tuple[str, ...] = ()
     compiled: str = "hidden"  # or eager, traced: how layers inside torch.compile are seen
     attribute: str = ""  # a method of Captum, or auto; "": none
+    wandb: bool = False  # mirror into the script's own W&B run
 
     def as_dict(self) -> dict[str, object]:
         return {**asdict(self), "stop_on": list(self.stop_on)}
@@ -91,11 +92,14 @@ def watched_environment(
     """`environment` with what our bootstrap needs to be found and to know its run."""
     # No empty part: Python takes that for the working directory.
     path = [str(BOOTSTRAP), *filter(None, [environment.get("PYTHONPATH")])]
+    told = settings.as_dict()
+    if settings.wandb:  # then the process has a diagnosis made, by the interpreter that has numpy
+        told["python"] = sys.executable
     return {
         **environment,
         "PYTHONPATH": os.pathsep.join(path),
         RUN_VARIABLE: str(run),
-        SETTINGS_VARIABLE: json.dumps(settings.as_dict()),
+        SETTINGS_VARIABLE: json.dumps(told),
     }
 
 

@@ -120,17 +120,20 @@ class TorchAdapter:
         self._parts.clear()
         self._compiled.stop()
 
-    def finish(self) -> None:
-        with unseen():
-            self._unhooked.close(final=True)
+    def settle(self) -> None:
         self._parts.transfer.drain(wait=True)
         if self._parts.observers:
             self._parts.tell_structure()
-            if compiler_has_run():
-                self._parts.sink.note(self._compiled.summary())
-            if self.captures is not None:
-                with unseen():
-                    self.captures.end()
+
+    def finish(self) -> None:
+        with unseen():
+            self._unhooked.close(final=True)
+        self.settle()
+        if self._parts.observers and compiler_has_run():
+            self._parts.sink.note(self._compiled.summary())
+        if self._parts.observers and self.captures is not None:
+            with unseen():
+                self.captures.end()
 
     # -- forward and backward
 
