@@ -42,6 +42,12 @@ ALLOWED = {
         "thinning",  # the HTML page draws every series of a run, and has to stay small
     },
     "comparison": {"curves", "records", "fingerprint"},
+    # Findings are told as the JSON report and the mirror of a living run tell them, and event files
+    # have the reader's checksum.
+    "exports": {
+        *("records", "errors", "reports.json_report"),
+        *("readers.tensorboard.crc32c", "watcher.wandb_findings"),
+    },
     "preflight": {"detectors", "diagnosis", "curves", "records"},
     "fingerprint": {"records"},
     "gate": {"records", "settings"},
@@ -94,6 +100,7 @@ LIBRARIES = {
     "settings": {"tomllib", "tomli"},
     "watcher": {"live: rich", "bootstrap: torch", "session: torch"},
     "adapters": {"pytorch: torch"},
+    "exports": {"numpy", "parquet: pyarrow", "wandb_run: wandb"},
     "demo": {"torch"},
     "inprocess": {"torch"},
     "assertions": {"torch"},

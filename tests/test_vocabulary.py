@@ -14,20 +14,21 @@ from nndiag.vocabulary import MAX_LINE, canonical, describe, numbers_in, step_ax
 NAMES = {
     "loss": "loss train_loss loss/train Loss/train training/loss train/loss_epoch nll Train_Loss "
     "train_loss_step total_loss trainLoss CTCLoss running_loss avg_loss lm_loss cross_entropy trl "
-    "trainer/loss smooth_loss mse objective cost train loss_value neg_log_likelihood curr_loss "
+    "nndiag/loss trainer/loss smooth_loss mse objective cost train loss_value neg_log_likelihood curr_loss "
     "loss_per_token next_token_loss causal_lm_loss sft_loss tloss batch_loss train/ce_loss",
     "val_loss": "eval_loss val/ctc_loss valid validation/loss val_loss_epoch dev_loss test_loss "
     "tel valLoss Loss/val eval/loss val_nll vloss heldout_loss eval/lm_loss val_loss_value",
     "lr": "lr learning_rate lr-AdamW lr-Adam/pg1 train/lr x/lr0 LearningRate train_lr",
     "grad_norm": "grad_norm train/grad_norm gnorm grad-norm gradient_norm total_grad_norm norm "
-    "grad_norm_before_clip GradNorm optim/total_grad_norm gradient_norm_preclip opt/grad_norm grad",
+    "grad_norm_before_clip GradNorm optim/total_grad_norm gradient_norm_preclip opt/grad_norm grad "
+    "nndiag/grad_norm",
     "accuracy": "acc accuracy train_acc Acc@1 top1 categorical_accuracy train/accuracy "
     "masked_accuracy mean_token_accuracy Prec@1",
     "val_accuracy": "val_acc val_accuracy eval_accuracy test_acc validation/top1 valid_accuracy "
     "val_prec1",
     "epoch": "epoch Epoch train/epoch current_epoch",
     "clip_threshold": "max_grad_norm clip_threshold grad_clip gradient_clip_val clip_norm "
-    "gradient_clipping",
+    "gradient_clipping nndiag/clip_threshold",
     "loss_scale": "loss_scale grad_scale loss_scaler dynamic_loss_scale",
     "step_time_s": "step_time batch_time seconds_per_step s/it iteration_time batch_cost",
     "other": "loss_cls val/box_loss loss_weight loss_scale_factor best_val_loss base_lr lr_decay "

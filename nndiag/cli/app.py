@@ -34,6 +34,7 @@ COMMANDS = (
     "report",
     "compare",
     "attribute",
+    "export",
     "explain",
     "rules",
     "formats",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nndiag.errors import BadUsage
 
-COMMANDS = ("try", "graph", "export")
+COMMANDS = ("try", "graph")
 FORMATS: tuple[str, ...] = ()
 FINDINGS = ("missing-warmup", "gradient-noise-high")
 

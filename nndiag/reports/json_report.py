@@ -81,7 +81,7 @@ def _run(diagnosis: Diagnosis) -> dict[str, Any]:
         "steps": _steps(run),
         "series": list(dict.fromkeys(_text(s.label) for s in run.series if not s.where)),
         "layers": len(run.layers),
-        "findings": [_finding(finding) for finding in diagnosis.findings],
+        "findings": [finding(one) for one in diagnosis.findings],
         "abstained": [
             {"name": _text(a.name), "reason": _text(a.reason)} for a in diagnosis.abstained
         ],
@@ -95,23 +95,24 @@ def _steps(run: Run) -> dict[str, int | None]:
     return {"first": first, "last": last, "recorded": count}
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
-    known = {"known": True} if finding.known else {}  # by a baseline
+def finding(one: Finding) -> dict[str, Any]:
+    """A finding as this report tells it: what JSON cannot hold is a text."""
+    known = {"known": True} if one.known else {}  # by a baseline
     return {
-        "name": _text(finding.name),
-        "severity": str(finding.severity),
+        "name": _text(one.name),
+        "severity": str(one.severity),
         **known,
-        "confidence": value(finding.confidence),
-        "series": _text(finding.series),
-        "owner": _text(finding.owner),
-        "layers": [_text(layer) for layer in finding.layers],
-        "step_start": _step(finding.step_start),
-        "step_end": _step(finding.step_end),
-        "message": _text(finding.message),
-        "evidence": {_text(e.name): value(e.measured) for e in finding.evidence},
-        "limits": {_text(e.name): value(e.limit) for e in finding.evidence if e.limit is not None},
-        "symptoms": [_finding(symptom) for symptom in finding.symptoms],
-        "remedies": [_remedy(remedy) for remedy in finding.remedies],
+        "confidence": value(one.confidence),
+        "series": _text(one.series),
+        "owner": _text(one.owner),
+        "layers": [_text(layer) for layer in one.layers],
+        "step_start": _step(one.step_start),
+        "step_end": _step(one.step_end),
+        "message": _text(one.message),
+        "evidence": {_text(e.name): value(e.measured) for e in one.evidence},
+        "limits": {_text(e.name): value(e.limit) for e in one.evidence if e.limit is not None},
+        "symptoms": [finding(symptom) for symptom in one.symptoms],
+        "remedies": [_remedy(remedy) for remedy in one.remedies],
     }
 
 

@@ -22,7 +22,8 @@ EPOCHWISE = frozenset(["epoch"])
 # Words that change nothing in what a metric is: an average loss is a loss.
 FILLING = words_of(
     "avg average averaged mean running smoothed smooth ema total overall full sum current cur raw "
-    "scalar scalars metric metrics log logs model main global per set the unscaled curr token"
+    "scalar scalars metric metrics log logs model main global per set the unscaled curr token "
+    "nndiag"  # our own series, in W&B and TensorBoard: see OURS
 )
 # Words that make of a metric another thing: "best val loss" repeats an old value, "loss_weight" is
 # a setting.
@@ -56,6 +57,7 @@ COUNTED = words_of(
     "sentences word words seq seqs sequences it iter iters iterations step steps batch batches"
 )
 RATES = words_of("s sec second seconds")
+OURS = "nndiag"  # "nndiag/grad_norm" is ours in a log of others; "nndiag/step" is no axis of theirs
 THROUGHPUTS = words_of("throughput ips wps tps qps fps tgs mfu")
 # What else takes part in a training: (words that name it) -> who it is.
 OWNERS = {
@@ -161,7 +163,7 @@ def describe(name: str) -> Meaning:
     if not words:
         return Meaning()
     plain = tuple(word for word in words if word not in TRAIN) or words
-    exact = _EXACT.get(plain) or _EXACT.get(words)
+    exact = _EXACT.get(plain) or _EXACT.get(words) or _EXACT.get(_without_ours(plain))
     if exact:
         return Meaning(exact, exact, words=words)
     for family, names in (("step", STEPS), ("epoch", EPOCHS)):
@@ -181,6 +183,10 @@ def describe(name: str) -> Meaning:
         metric = {"train": "loss", "val": "val_loss"}.get(split, "other")
         return Meaning(metric, "loss" if metric != "other" else "", split, words=words)
     return _of_family(words, rest, split)
+
+
+def _without_ours(words: tuple[str, ...]) -> tuple[str, ...]:
+    return words[1:] if words[0] == OURS else words
 
 
 def _split(words: tuple[str, ...]) -> str:

@@ -30,7 +30,7 @@ def alerts(findings: Sequence[Mapping[str, Any]]) -> Iterator[Alert]:
     """One for each warning and critical finding, worst first as they are."""
     severe = [finding for finding in findings if finding.get("severity") in LEVELS]
     for finding in severe[:MOST_ALERTS]:
-        lines = [str(finding.get("message", "")), _where(finding)]
+        lines = [_sentence(finding.get("message")), _where(finding)]
         remedy = first_remedy(finding)
         lines += [f"First remedy: {remedy}"] if remedy else []
         text = "\n".join(line for line in lines if line)[:TEXT]
@@ -73,7 +73,7 @@ def first_remedy(finding: Mapping[str, Any]) -> str:
     if first.get("to") is not None:
         old = "" if first.get("from") is None else f"{_short(first['from'])} -> "
         change = f" ({first.get('setting', '')} {old}{_short(first['to'])})"
-    return f"{first.get('name', '')}{change}: {first.get('text', '')}"
+    return f"{first.get('name', '')}{change}: {_sentence(first.get('text'))}"
 
 
 def _entries(finding: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def _entries(finding: Mapping[str, Any]) -> dict[str, Any]:
         "confidence": finding.get("confidence"),
         "steps": _steps(finding),
         "layers": ", ".join(finding.get("layers", ())[:20]),
-        "message": finding.get("message", ""),
+        "message": _sentence(finding.get("message")),
         "remedy": first_remedy(finding),
     }
     return {field: value for field, value in entries.items() if value not in ("", None)}
@@ -102,6 +102,11 @@ def _where(finding: Mapping[str, Any]) -> str:
         more = f" and {len(layers) - 5} more" if len(layers) > 5 else ""
         parts.append(f"Layers: {', '.join(layers[:5])}{more}.")
     return " ".join(part for part in parts if part)
+
+
+def _sentence(text: object) -> str:
+    words = str(text or "")
+    return words[:1].upper() + words[1:]
 
 
 def _short(value: object) -> str:
