@@ -14,7 +14,8 @@ from nndiag.vocabulary import MAX_LINE, canonical, describe, numbers_in, step_ax
 NAMES = {
     "loss": "loss train_loss loss/train Loss/train training/loss train/loss_epoch nll Train_Loss "
     "train_loss_step total_loss trainLoss CTCLoss running_loss avg_loss lm_loss cross_entropy trl "
-    "nndiag/loss trainer/loss smooth_loss mse objective cost train loss_value neg_log_likelihood curr_loss "
+    "trainer/loss smooth_loss mse objective cost train loss_value neg_log_likelihood curr_loss "
+    "nndiag/loss "
     "loss_per_token next_token_loss causal_lm_loss sft_loss tloss batch_loss train/ce_loss",
     "val_loss": "eval_loss val/ctc_loss valid validation/loss val_loss_epoch dev_loss test_loss "
     "tel valLoss Loss/val eval/loss val_nll vloss heldout_loss eval/lm_loss val_loss_value",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("parquet", "csv", "jsonl", "tensorboard", "wandb")
 TABLES = ("steps", "layers", "findings")
+NOUNS = {"steps": "step", "layers": "layer value", "findings": "finding"}
 STANDARD_OUTPUT = "-"
 
 
@@ -87,14 +88,19 @@ def _write(tables: Tables, to: str, output: Path | None, table: str | None, forc
     from nndiag.cli import exporting
 
     if to == "wandb":
-        exporting.to_wandb(tables, output)
+        name = Path(tables.diagnosis.run.path).name or "run"
+        written = exporting.into_wandb(tables, name, output)
+        for line in exporting.told(written):
+            print(f"nndiag: {line}", file=sys.stderr)
+        print(written.url or written.folder)
         return
     target = output or exporting.default_place(tables.diagnosis.run.path, to, table)
     if table is not None:
         exporting.to_file(tables, to, table, target, force=force)
     else:
         exporting.to_folder(tables, to, target, force=force)
-    rows = tables.rows
-    told = [f"{rows[name]} {name}" for name in ([table] if table else TABLES)]
-    print(f"nndiag: wrote {', '.join(told)}", file=sys.stderr)
+    counts = [
+        exporting.counted(tables.rows[one], NOUNS[one]) for one in ([table] if table else TABLES)
+    ]
+    print(f"nndiag: wrote {', '.join(counts)}", file=sys.stderr)
     print(target)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
 from collections.abc import Iterator
 from importlib import import_module
@@ -88,26 +87,8 @@ def to_folder(tables: Tables, to: str, target: Path, *, force: bool) -> None:
             files.write_all(file, _report(tables))
 
 
-def to_wandb(tables: Tables, folder: Path | None) -> None:
-    """A new W&B run, which says itself where it is."""
-    written = _written(tables, folder)
-    for line in told(written):
-        print(f"nndiag: {line}", file=sys.stderr)
-    print(written.url or written.folder)
-
-
-def told(written: Written) -> Iterator[str]:
-    """What became of a W&B run, in lines."""
-    alerts = f", {written.alerts} alerts" if written.alerts else ""
-    if written.url:
-        yield f"W&B: {written.rows} steps{alerts} in a new run: {written.url}"
-        return
-    why = f" ({written.why_offline})" if written.why_offline else ""
-    yield f"W&B: {written.rows} steps{alerts} in a new run, offline{why}"
-    yield f"to upload it: wandb sync {written.folder}"
-
-
-def _written(tables: Tables, folder: Path | None) -> Written:
+def into_wandb(tables: Tables, name: str, folder: Path | None = None) -> Written:
+    """A new W&B run called `name`; its files under `folder`. Raises `NndiagError`."""
     from nndiag.exports import wandb_run
 
     if folder is not None:
@@ -116,8 +97,23 @@ def _written(tables: Tables, folder: Path | None) -> Written:
         except OSError as error:
             what = f"cannot be made: {error.strerror or error}"
             raise BadUsage(where=f"-o {folder}", what=what) from None
-    name = Path(tables.diagnosis.run.path).name or "run"
     return wandb_run.write(tables, name, folder=folder)
+
+
+def told(written: Written) -> Iterator[str]:
+    """What became of a W&B run, in lines."""
+    rows, alerts = counted(written.rows, "step"), counted(written.alerts, "alert")
+    if written.url:
+        yield f"W&B: {rows} and {alerts} in a new run: {written.url}"
+        return
+    why = f" ({written.why_offline})" if written.why_offline else ""
+    yield f"W&B: {rows} and {alerts} in a new run, offline{why}"
+    yield f"to upload it: wandb sync {written.folder}"
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 row", "2 rows"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _format(to: str) -> Any:

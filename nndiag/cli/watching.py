@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
+from nndiag.cli import wandb_ending
 from nndiag.errors import MissingLibrary
 from nndiag.watcher import attributing, launchers, run_directory, supervisor
 from nndiag.watcher.checkup import Checkup
@@ -47,6 +48,8 @@ def run(
         supervisor.become(command, os.environ)
     if launchers.launcher_of(os.environ):
         _become_rank(command, settings, run_dir)
+    if settings.wandb and (warning := wandb_ending.check(command.argv[0])):
+        _say(warning)
     directory = directory_for(command, settings, run_dir)
     _say(f"recording to {shortest(directory.path)}")
     if command.blinded_by:
@@ -112,6 +115,7 @@ class _Watched:
         self.directory = directory
         self.attributes = bool(settings.attribute)
         self.stopped_by = ""  # the finding that --stop-on stopped it for
+        self.wants_wandb = settings.wandb
         self._settings = settings
         self._checkup: Checkup | None = None
 
@@ -164,7 +168,8 @@ def _become_rank(command: Command, settings: WatchSettings, run_dir: Path | None
     )
     if launchers.rank_of(os.environ) == 0:
         shown = shortest(directory.path)
-        _say(f"recording to {shown}; afterwards: nndiag analyze {shown}")
+        export = f", nndiag export {shown} --to wandb" if settings.wandb else ""
+        _say(f"recording to {shown}; afterwards: nndiag analyze {shown}{export}")
     environment = supervisor.watched_environment(os.environ, directory.path, settings)
     supervisor.become(command, environment)
 
@@ -232,6 +237,9 @@ def _tell(watched: _Watched, ending: Ending, fail_on: tuple[str, ...]) -> bool:
     if watched.attributes:
         _show_attributions(path, result.diagnoses)
     _say(f"the report again: nndiag analyze {path}")
+    if watched.wants_wandb:
+        for line in wandb_ending.lines(watched.directory.path, path, result.diagnoses):
+            _say(line)
     return _fails(result.diagnoses, fail_on)
 
 
