@@ -59,6 +59,7 @@ def export(
     from nndiag import analysis
     from nndiag.cli import exporting
 
+    exporting.format_of(to)  # a library that is missing is said before a long log is read
     settings = analysis.project_settings(config).with_options(select=select, ignore=ignore)
     result = analysis.analyze(run, settings=settings, loss=loss, reader=reader, whole_runs=True)
     tables = exporting.only_run(run, result)

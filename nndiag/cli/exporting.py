@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from nndiag.exports.tables import Tables
     from nndiag.exports.wandb_run import Written
 
-MODULES = {"csv": "csv_tables", "jsonl": "json_lines", "parquet": "parquet"}
+MODULES = {
+    "csv": "csv_tables",
+    "jsonl": "json_lines",
+    "parquet": "parquet",
+    "tensorboard": "tensorboard_events",
+    "wandb": "wandb_run",
+}
 REPORT = "report.json"  # beside the tables: verdict, notes, what was not judged
 MOST_LISTED = 9
 
@@ -52,7 +58,7 @@ def default_place(path: str, to: str, table: str | None) -> Path:
 
 def to_stream(tables: Tables, to: str, table: str, stream: BinaryIO) -> None:
     """One table as text."""
-    for text in _format(to).table(table, tables):
+    for text in format_of(to).table(table, tables):
         stream.write(text.encode("utf-8", "replace"))
     stream.flush()
 
@@ -61,7 +67,7 @@ def to_file(tables: Tables, to: str, table: str, target: Path, *, force: bool) -
     """One table as a file."""
     from nndiag.exports import files
 
-    form = _format(to)
+    form = format_of(to)
     with files.new_file(target, force=force) as file:
         _put(form, to, table, tables, file)
 
@@ -71,14 +77,11 @@ def to_folder(tables: Tables, to: str, target: Path, *, force: bool) -> None:
     from nndiag.exports import files
     from nndiag.exports.tables import TABLES
 
-    form = _format(to) if to in MODULES else None
+    form = format_of(to)
     with files.new_folder(target, force=force) as folder:
-        if form is None:
-            from nndiag.exports import tensorboard_events
-
-            with files.open_new(folder / tensorboard_events.FILE) as file:
-                for piece in tensorboard_events.events(tables, time.time()):
-                    file.write(piece)
+        if to == "tensorboard":
+            with files.open_new(folder / form.FILE) as file:
+                file.writelines(form.events(tables, time.time()))
             return
         for table in TABLES:
             with files.open_new(folder / f"{table}{form.SUFFIX}") as file:
@@ -89,15 +92,14 @@ def to_folder(tables: Tables, to: str, target: Path, *, force: bool) -> None:
 
 def into_wandb(tables: Tables, name: str, folder: Path | None = None) -> Written:
     """A new W&B run called `name`; its files under `folder`. Raises `NndiagError`."""
-    from nndiag.exports import wandb_run
-
     if folder is not None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             what = f"cannot be made: {error.strerror or error}"
             raise BadUsage(where=f"-o {folder}", what=what) from None
-    return wandb_run.write(tables, name, folder=folder)
+    written: Written = format_of("wandb").write(tables, name, folder=folder)
+    return written
 
 
 def told(written: Written) -> Iterator[str]:
@@ -116,8 +118,8 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _format(to: str) -> Any:
-    """The module of a format; it raises `MissingLibrary` where it needs one."""
+def format_of(to: str) -> Any:
+    """The module of a format. Raises `MissingLibrary` where it needs one that is not there."""
     return import_module(f"nndiag.exports.{MODULES[to]}")
 
 

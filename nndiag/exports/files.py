@@ -7,6 +7,7 @@ leaves nothing behind. A folder that is there is filled, never emptied.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -82,7 +83,10 @@ def write_all(file: BinaryIO, texts: Iterable[str]) -> None:
 def _beside(target: Path) -> Path:
     """A hidden name in the same folder, so that a move does not copy; it makes that folder."""
     parent = target.absolute().parent
-    parent.mkdir(parents=True, exist_ok=True)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, f"{parent} is no folder") from None
     return parent / f".{target.name[:100]}.{os.getpid()}.tmp"
 
 

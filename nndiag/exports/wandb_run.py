@@ -38,6 +38,7 @@ STEP = "nndiag/step"
 _QUIET: dict[str, Any] = {
     "silent": True,
     "console": "off",
+    "host": "",
     "disable_git": True,
     "save_code": False,
     "x_disable_meta": True,
@@ -103,7 +104,7 @@ def rows_of(run: Run) -> Iterator[tuple[int, dict[str, float]]]:
 def config_of(run: Run) -> dict[str, Any]:
     """What the log tells of the settings: optimizers and environment, nothing of the script's."""
     optimizers = {
-        one.owner: {"kind": one.kind, "steps": one.steps, **dict(one.settings)}
+        one.owner or one.kind: {"kind": one.kind, "steps": one.steps, **dict(one.settings)}
         for one in run.optimizers
     }
     found = {"format": run.format, "version": __version__, "environment": dict(run.environment)}

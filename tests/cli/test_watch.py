@@ -45,7 +45,6 @@ REFUSED = {
     "a run directory that is a file": (["--run-dir", "x.py", "x.py"], "not a directory"),
     "a run directory under a file": (["--run-dir", "x.py/r", "x.py"], "cannot hold the run"),
     "a run directory that is used": (["--run-dir", "used", "x.py"], "holds a run already"),
-    "--wandb": (["--wandb", "x.py"], "not built yet"),
     "--attribute": (["--attribute", "lime", "x.py"], "one of: auto, integrated-gradients"),
 }
 

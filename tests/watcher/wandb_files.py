@@ -21,7 +21,7 @@ class WandbFile:
         self.alerts: list[tuple[str, str, str]] = []
         self.metrics: list[tuple[str, str, bool]] = []  # name or glob, step metric, hidden
         self.config: Row = {}
-        self.name = self.project = ""
+        self.name = self.project = self.host = ""
         self.exit_code: int | None = None
         for record in _records(path):
             self._take(record)
@@ -41,6 +41,7 @@ class WandbFile:
             self.metrics.append((name, metric.step_metric, metric.options.hidden))
         elif kind == "run":
             self.name, self.project = record.run.display_name, record.run.project
+            self.host = record.run.host
             self.config |= {i.key: json.loads(i.value_json) for i in record.run.config.update}
         elif kind == "exit":
             self.exit_code = record.exit.exit_code
