@@ -116,6 +116,7 @@ class _Watched:
         self.attributes = bool(settings.attribute)
         self.stopped_by = ""  # the finding that --stop-on stopped it for
         self.wants_wandb = settings.wandb
+        self.diagnoses: tuple[Diagnosis, ...] = ()  # once it has ended
         self._settings = settings
         self._checkup: Checkup | None = None
 
@@ -198,15 +199,25 @@ def _wants_view(live: bool | None) -> bool:
 
 def _after(watched: _Watched, ending: Ending, fail_on: tuple[str, ...]) -> Ending:
     """Close the run and report. Whatever fails here, the ending stays the script's."""
+    path = shortest(watched.directory.path)
+    fails = False
     try:
         _close(watched.directory, ending)
-        if _tell(watched, ending, fail_on) and ending.succeeded:
-            return Ending(FOUND, None, ending.seconds)
+        fails = _tell(watched, ending, fail_on)
     except (Exception, KeyboardInterrupt) as error:
-        path = shortest(watched.directory.path)
-        reason = f"{type(error).__name__}: {error}".rstrip(": ")
-        _say(f"no report ({reason}); to try again: nndiag analyze {path}")
-    return ending
+        _say(f"no report ({_reason(error)}); to try again: nndiag analyze {path}")
+    try:
+        if watched.wants_wandb:
+            for line in wandb_ending.lines(watched.directory.path, path, watched.diagnoses):
+                _say(line)
+    except (Exception, KeyboardInterrupt) as error:
+        again = f"nndiag export {path} --to wandb"
+        _say(f"W&B: no run was written ({_reason(error)}); to try again: {again}")
+    return Ending(FOUND, None, ending.seconds) if fails and ending.succeeded else ending
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
 def _close(directory: RunDirectory, ending: Ending) -> None:
@@ -237,9 +248,7 @@ def _tell(watched: _Watched, ending: Ending, fail_on: tuple[str, ...]) -> bool:
     if watched.attributes:
         _show_attributions(path, result.diagnoses)
     _say(f"the report again: nndiag analyze {path}")
-    if watched.wants_wandb:
-        for line in wandb_ending.lines(watched.directory.path, path, result.diagnoses):
-            _say(line)
+    watched.diagnoses = result.diagnoses
     return _fails(result.diagnoses, fail_on)
 
 

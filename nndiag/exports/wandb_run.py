@@ -34,6 +34,10 @@ except ImportError:
 
 PROJECT = "nndiag"
 STEP = "nndiag/step"
+ANSWER_S = (
+    30.0  # how long W&B's server is waited for; our own choice, WANDB_INIT_TIMEOUT has the word
+)
+_REFUSALS = (wandb.Error, OSError, ValueError, RuntimeError)  # settings are checked by ValueError
 # W&B would describe this machine and this program, which are not the training's.
 _QUIET: dict[str, Any] = {
     "silent": True,
@@ -119,32 +123,33 @@ def _summary(tables: Tables) -> dict[str, Any]:
 
 def _begin(run: Run, name: str, folder: Path | None) -> tuple[Any, str]:
     """(a new W&B run, why it is offline although nobody asked for that)."""
-    known = getattr(wandb.Settings, "model_fields", None) or _QUIET.keys()
     arguments: dict[str, Any] = {
         "project": os.environ.get("WANDB_PROJECT") or PROJECT,
         "name": name,
-        "id": secrets.token_hex(4),  # one in the environment is the script's
-        "resume": "never" if not _is_offline() else None,
         "dir": str(folder) if folder is not None else None,
         "config": config_of(run),
         "job_type": "diagnosis",
-        "settings": wandb.Settings(**{k: v for k, v in _QUIET.items() if k in known}),
     }
     try:
-        return _defined(wandb.init(**arguments)), ""
-    except (wandb.Error, OSError, TimeoutError) as error:
+        return _new(**arguments), ""
+    except _REFUSALS as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     try:
-        return _defined(wandb.init(**{**arguments, "resume": None}, mode="offline")), reason
-    except (wandb.Error, OSError) as error:
+        return _new(**arguments, mode="offline"), reason
+    except _REFUSALS as error:
         raise BadUsage(where="W&B", what=f"cannot write a run: {error}") from None
 
 
-def _is_offline() -> bool:
-    return os.environ.get("WANDB_MODE") in ("offline", "dryrun", "disabled")
-
-
-def _defined(run: Any) -> Any:
+def _new(**arguments: Any) -> Any:
+    """A run with an id of its own: one in the environment is the script's."""
+    known = getattr(wandb.Settings, "model_fields", None) or _QUIET.keys()
+    settings = wandb.Settings(**{k: v for k, v in _QUIET.items() if k in known})
+    if not os.environ.get("WANDB_INIT_TIMEOUT"):
+        settings.init_timeout = ANSWER_S
+    run = wandb.init(**arguments, settings=settings, id=secrets.token_hex(4), resume="never")
+    if run.disabled:
+        do = "choose another: WANDB_MODE=offline"
+        raise BadUsage(where="W&B", what="is disabled here: nothing is written", do=do)
     run.define_metric(STEP, hidden=True)
     run.define_metric("*", step_metric=STEP)
     return run
