@@ -212,7 +212,7 @@ def _after(watched: _Watched, ending: Ending, fail_on: tuple[str, ...]) -> Endin
                 _say(line)
     except (Exception, KeyboardInterrupt) as error:
         again = f"nndiag export {path} --to wandb"
-        _say(f"W&B: no run was written ({_reason(error)}); to try again: {again}")
+        _say(f"W&B: not done ({_reason(error)}); to try again: {again}")
     return Ending(FOUND, None, ending.seconds) if fails and ending.succeeded else ending
 
 

@@ -62,7 +62,8 @@ def test_a_script_without_a_run_gets_one_with_everything(without_a_key: tuple[Ru
 
     assert done.returncode == 0 and done.stdout == ""
     where, run = only_run(folder)
-    offline, sync = done.stderr.splitlines()[-2:]
+    first, offline, sync = done.stderr.splitlines()[-3:]
+    assert first == "nndiag: W&B: the script had no run of its own: writing one"
     assert offline.startswith(
         "nndiag: W&B: 120 steps and 1 alert in a new run, offline (No API key"
     )
