@@ -64,7 +64,7 @@ def _of_the_scripts(marks: Sequence[dict[str, Any]], shown: str) -> str:
     if reasons := [mark["failed"] for mark in marks if mark.get("failed")]:
         text += f"; ended by {reasons[0]}"
     elif untold := sum("verdict" not in mark for mark in marks):
-        text += f"; without findings in {untold} that never came to its end"
+        text += f"; {untold} of them without findings: killed, or one of many short ones"
     return f"{text}; every step and layer: nndiag export {shown} --to wandb"
 
 

@@ -41,7 +41,7 @@ def _steps(tables: Tables) -> Any:
     columns = {STEP: pyarrow.array(steps.steps)}
     for column in steps.columns:
         # from_pandas=False: a NaN that was recorded is no null
-        columns[_text(column.name)] = pyarrow.array(
+        columns[column.name] = pyarrow.array(
             column.values, mask=~column.is_there, from_pandas=False
         )
     return pyarrow.table(columns)

@@ -23,7 +23,7 @@ from nndiag.watcher.logger_taps import await_loggers, rebind_wandb_log
 from nndiag.watcher.output_tap import OutputTap
 from nndiag.watcher.recorder import Recorder
 from nndiag.watcher.schedule import Schedule
-from nndiag.watcher.wandb_mirror import MirroredSink, WandbMirror
+from nndiag.watcher.wandb_mirror import MirroredRecorder, WandbMirror
 
 MAX_FAULTS = 3  # of our own, before the observation ends
 
@@ -90,15 +90,13 @@ class Session:
         self._method = str(settings.get("attribute") or "")
         self._unsaid = ""  # why the observation ended, where that could not be written
         self._guard = Guard()
-        self._recorder = Recorder(run_dir, "torch", str(torch.__version__), rank_and_world)
+        recorder = MirroredRecorder if settings.get("wandb") else Recorder
+        self._recorder = recorder(run_dir, "torch", str(torch.__version__), rank_and_world)
         schedule = Schedule(
             settings.get("every", "auto"), float(settings.get("overhead_percent", 2.0)) / 100
         )
-        self._mirror: WandbMirror | None = None
-        if settings.get("wandb"):
-            self._mirror = WandbMirror(run_dir, settings.get("python", ""), self._guard)
         self._adapter = TorchAdapter(
-            MirroredSink(self._recorder, self._mirror) if self._mirror else self._recorder,
+            self._recorder,
             schedule,
             self._guard,
             settings.get("max_steps"),
@@ -109,10 +107,13 @@ class Session:
         self._missing = attributing.missing() if self._method else ""
         if self._missing:
             self._recorder.note(self._missing)
-        if self._mirror is not None:
-            self._mirror.cost = self._percent
-            self._mirror.settle = self._guard(self._adapter.settle)
-            self._mirror.note = self._recorder.note
+        self._mirror: WandbMirror | None = None
+        if isinstance(self._recorder, MirroredRecorder):
+            mirror = WandbMirror(run_dir, settings.get("python", ""), self._guard)
+            mirror.cost = self._percent
+            mirror.settle = self._guard(self._adapter.settle)
+            mirror.note = self._recorder.note
+            self._recorder.mirror = self._mirror = mirror
 
     def start(self, awaited: dict[str, Callable[[Any], None]]) -> None:
         """Attach. `awaited`: modules whose import the bootstrap waits for, with what to do then."""

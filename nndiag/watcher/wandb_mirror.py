@@ -24,9 +24,10 @@ from numbers import Integral
 from time import perf_counter as _clock  # bound here: a script may patch time
 from typing import Any
 
-from nndiag.adapters.base import Column, Sink, StepRow, Structure
+from nndiag.adapters.base import Column, StepRow
 from nndiag.journal.writer import write_json
 from nndiag.watcher import analysis_apart, headlines, wandb_findings
+from nndiag.watcher.recorder import Recorder
 
 MODULE = "wandb.sdk.wandb_run"
 PREFIX = "nndiag/"
@@ -63,6 +64,8 @@ class WandbMirror:
         self._run_dir = run_dir
         self._python = python
         self._pid = os.getpid()
+        self._began_s = _clock()
+        self._spent_s = 0.0  # on diagnoses
         self._before_row = guard(self._give)
         self._run_class: type | None = None
         self._runs: dict[int, _Open] = {}  # by id
@@ -222,12 +225,14 @@ class WandbMirror:
                 self._leave_mark(opened)
 
     def _tell(self, opened: _Open) -> None:
-        if not opened.owners:
+        limit_s = FREE_S + SHARE * (_clock() - self._began_s)
+        if not opened.owners or self._spent_s > limit_s:
             self._leave_mark(opened, told=True)
             return
         self.settle()
         began = _clock()
         report = analysis_apart.diagnose(self._python, self._run_dir, seconds=ANALYSIS_S)
+        self._spent_s += _clock() - began
         others = {owner for owner in self._steps if owner not in opened.owners}
         findings = [f for f in report.get("findings", ()) if f.get("owner") not in others]
         layers = self._layers.get(opened.owners[0], (0, {}))[1]
@@ -254,26 +259,18 @@ class WandbMirror:
             write_json(os.path.join(self._run_dir, name), mark)
 
 
-class MirroredSink:
-    """Hands everything to the recorder, and the measurements to the mirror too."""
+class MirroredRecorder(Recorder):
+    """Writes everything down, and shows the measurements to a mirror too."""
 
-    def __init__(self, recorder: Sink, mirror: WandbMirror) -> None:
-        self._recorder = recorder
-        self._mirror = mirror
-        self.nonfinite: Callable[..., None] = recorder.nonfinite
-        self.fact: Callable[..., None] = recorder.fact
-        self.note = recorder.note
+    mirror: WandbMirror
 
     def step(self, optimizer: int, owner: str, step: int, row: StepRow) -> None:
-        self._recorder.step(optimizer, owner, step, row)
-        self._mirror.saw_step(owner, step, row)
+        super().step(optimizer, owner, step, row)
+        self.mirror.saw_step(owner, step, row)
 
     def layers(self, optimizer: int, owner: str, step: int, values: Mapping[Column, float]) -> None:
-        self._recorder.layers(optimizer, owner, step, values)
-        self._mirror.saw_layers(owner, values)
-
-    def structure(self, structure: Structure) -> None:
-        self._recorder.structure(structure)
+        super().layers(optimizer, owner, step, values)
+        self.mirror.saw_layers(owner, values)
 
 
 def _lands(run: Any, step: Any) -> bool:

@@ -137,7 +137,7 @@ TOLD = {
     ),
     "a run that was killed": (
         [{"id": "a1", "rows": 12, "failed": ""}],
-        "own run a1; without findings in 1 that never came to its end; ",
+        "own run a1; 1 of them without findings: killed, or one of many short ones; ",
     ),
     "a mirror that ended": (
         [{"id": "a1", "rows": 3, "failed": "OSError: gone"}],

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from nndiag.adapters.base import StepRow
+from nndiag.watcher import analysis_apart
 from nndiag.watcher.logger_taps import rebind_wandb_log
 from nndiag.watcher.session import Guard
 from nndiag.watcher.wandb_mirror import WandbMirror
@@ -344,6 +345,31 @@ def test_a_run_is_finished_though_its_diagnosis_cannot_be_made(tmp_path, monkeyp
 
     assert run.logged == [({"finished": 1}, None, None)]
     assert mark(tmp_path)["failed"].startswith("FileNotFoundError")
+
+
+def test_a_ctrl_c_at_exit_gives_up_the_diagnosis_and_nothing_else(tmp_path, monkeypatch):
+    def interrupted(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    mirror, run = mirrored(tmp_path, monkeypatch)
+    monkeypatch.setattr(analysis_apart, "diagnose", interrupted)
+
+    mirror._at_exit()
+    run.finish()
+
+    assert run.logged == [({"finished": 1}, None, None)]
+    assert "told" not in mark(tmp_path)
+
+
+def test_many_short_runs_do_not_wait_for_as_many_diagnoses(tmp_path, monkeypatch):
+    asked = []
+    mirror, run = mirrored(tmp_path, monkeypatch)
+    monkeypatch.setattr(analysis_apart, "diagnose", lambda *a, **k: asked.append(a) or {})
+    mirror._spent_s = 1e9
+
+    run.finish()
+
+    assert asked == [] and mark(tmp_path)["told"] and "verdict" not in mark(tmp_path)
 
 
 def test_a_run_made_before_torch_was_imported_is_logged_to_by_wandb_log(monkeypatch):
