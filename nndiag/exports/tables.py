@@ -78,12 +78,12 @@ def names_of(series: Sequence[Series], *, taken: Iterable[str] = ()) -> list[str
     A loss that the script printed beside the measured one is "reported/loss".
     """
     measured = {one.label for one in series if one.metric == one.label}
-    labels = [
-        "/".join(
-            filter(None, ["reported" * (one.metric != one.label in measured), one.label, one.where])
-        )
-        for one in series
-    ]
+    labels = []
+    for one in series:
+        is_reported = one.metric != one.label and one.label in measured
+        parts = ["reported" if is_reported else "", one.label, one.where]
+        label = "/".join(filter(None, parts))
+        labels.append(label.encode("utf-8", "replace").decode())  # halves of surrogate pairs go
     used, names = set(taken), []
     for one, label in zip(series, labels, strict=True):
         name = f"{one.owner}/{label}" if one.owner and labels.count(label) > 1 else label

@@ -90,8 +90,11 @@ def write(tables: Tables, name: str, *, folder: Path | None = None) -> Written:
 
 
 def rows_of(run: Run) -> Iterator[tuple[int, dict[str, float]]]:
-    """(step, values by key) of every step at which something was recorded."""
-    series = tagged(run)
+    """(step, values by key) of every step at which something was recorded.
+
+    What begins with "_" is W&B's own bookkeeping, of the run that is exported.
+    """
+    series = [(tag, one) for tag, one in tagged(run) if not tag.startswith("_")]
     places = [0] * len(series)
     plain = [(tag, one.steps.tolist(), one.values.tolist()) for tag, one in series]
     every = [one.steps for _, one in series] or [np.empty(0, np.int64)]

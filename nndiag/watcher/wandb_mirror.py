@@ -32,6 +32,7 @@ from nndiag.watcher.recorder import Recorder
 MODULE = "wandb.sdk.wandb_run"
 PREFIX = "nndiag/"
 STEP = f"{PREFIX}step"
+FREE_S, SHARE = 30.0, 0.05  # of the time so far: what diagnoses of many short runs may take
 MARK = "wandb-{pid}-{number}.json"
 ANALYSIS_S = (
     60.0  # what a diagnosis may take; our own choice: W&B itself may take as long to finish
