@@ -86,7 +86,7 @@ def _beside(target: Path) -> Path:
     try:
         parent.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise NotADirectoryError(errno.ENOTDIR, f"{parent} is no folder") from None
+        raise NotADirectoryError(errno.ENOTDIR, "its folder is a file") from None
     return parent / f".{target.name[:100]}.{os.getpid()}.tmp"
 
 

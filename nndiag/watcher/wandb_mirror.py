@@ -49,6 +49,7 @@ class _Open:
     run: Any
     number: int  # 0, 1, ... in this process
     owners: list[str] = field(default_factory=list)  # optimizers that stepped meanwhile
+    defined: set[str] = field(default_factory=lambda: {STEP})  # keys whose axis W&B knows
     steps_sent: dict[str, int] = field(default_factory=dict)  # owner -> count of its newest row
     layers_sent: dict[str, int] = field(default_factory=dict)
     rows: int = 0  # rows of the script's that took ours along
@@ -156,7 +157,6 @@ class WandbMirror:
 
     def _begin(self, run: Any) -> _Open:
         run.define_metric(STEP, hidden=True)
-        run.define_metric(f"{PREFIX}*", step_metric=STEP)
         opened = self._runs[id(run)] = _Open(run, self._count)
         self._count += 1
         # Anew for each run: ours must come later than W&B's own, to be called before it.
@@ -175,12 +175,23 @@ class WandbMirror:
         values = self._news(opened) if opened is not None else {}
         if opened is None or not values:
             return
+        try:
+            self._define(opened, values)
+        except Exception as error:
+            return self._fail(error)
         row = {**values, **data}  # whatever the script says has the word
         if args:
             found.append(((row, *args[1:]), kwargs))
         else:
             found.append((args, {**kwargs, "data": row}))
         opened.rows += 1
+
+    def _define(self, opened: _Open, values: Mapping[str, float]) -> None:
+        """Name the axis of each key. By a glob of ours, W&B would let globs of the script, such as
+        `"*"` with an epoch for its axis, match too, and put that epoch into rows without one."""
+        for key in values.keys() - opened.defined:
+            opened.run.define_metric(key, step_metric=STEP)
+            opened.defined.add(key)
 
     def _news(self, opened: _Open) -> dict[str, float]:
         """What the run has not got yet, under its names."""

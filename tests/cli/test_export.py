@@ -67,7 +67,7 @@ REFUSED = {
     "bytes to a terminal": (["log.csv", "--to", "parquet", "-o", "-"], "is no text"),
     "a missing log": (["none.csv", "--to", "csv"], "none.csv"),
     "several runs": (["many", "--to", "csv"], "name one of: many/a.csv, many/b.csv"),
-    "a place under a file": (["log.csv", "--to", "csv", "-o", "log.csv/x"], "is no folder"),
+    "a place under a file": (["log.csv", "--to", "csv", "-o", "log.csv/x"], "its folder is a file"),
     "a folder that is a file": (["log.csv", "--to", "csv", "-o", "log.csv"], "there already"),
 }
 

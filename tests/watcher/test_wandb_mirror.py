@@ -106,6 +106,17 @@ for i in range(12):
 told.append(run.step)
 run.finish()
 
+step, run = training(), init("f-globs")  # whose own axis must not come into rows through ours
+run.define_metric("*", step_metric="epoch")
+for name in ("epoch", "val/step"):
+    run.define_metric(name)
+run.define_metric("val/x", step_metric="val/step")
+for i in range(6):
+    loss = step()
+    run.log({"epoch": i} if i % 2 else {"val/x": loss, "val/step": 2 * i})
+told.append(run.step)
+run.finish()
+
 off = wandb.init(mode="disabled")
 for _ in range(3):
     wandb.log({"loss": step()})
@@ -183,7 +194,7 @@ def test_the_scripts_rows_are_the_same_rows_at_the_same_steps(
 ) -> None:
     plain, watched = trained
 
-    assert len(plain.runs) == 8 == len(watched.runs)
+    assert len(plain.runs) == 9 == len(watched.runs)
     for name, run in plain.runs.items():
         assert str(watched.runs[name].theirs) == str(run.theirs), name  # a NaN is itself
         assert watched.runs[name].exit_code == run.exit_code == 0
@@ -208,11 +219,14 @@ def test_what_was_measured_rides_on_these_rows(trained: tuple[Trained, Trained])
     assert "nndiag/step" in watched.runs["h-side"].rows[-1]
 
 
-def test_our_axis_is_defined_once_and_hidden(trained: tuple[Trained, Trained]) -> None:
+def test_our_axis_is_defined_once_for_each_key_and_hidden(trained: tuple[Trained, Trained]) -> None:
     _, watched = trained
 
-    ours = [m for m in watched.runs["a-auto"].metrics if m[0].startswith("nndiag/")]
-    assert ours == [("nndiag/step", "", True), ("nndiag/*", "nndiag/step", False)]
+    run = watched.runs["a-auto"]
+    [hidden, *ours] = [m for m in run.metrics if m[0].startswith("nndiag/")]
+    assert hidden == ("nndiag/step", "", True)
+    keys = {key for row in run.ours for key in row} - {"nndiag/step"}
+    assert sorted(ours) == sorted((key, "nndiag/step", False) for key in keys)
 
 
 def test_a_run_that_W_and_B_finishes_at_exit_has_findings_and_alerts(
