@@ -82,9 +82,9 @@ def _alike(tag: str, steps: np.ndarray, values: np.ndarray, width: int, now_s: f
 
 
 def _text(tag: str, text: str) -> bytes:
-    """The value of a text: a tensor of one string, for the plugin "text"."""
-    shape = _bytes(2, _number(1, 1))
-    tensor = _number(1, _STRING) + _bytes(2, shape) + _bytes(8, text.encode("utf-8", "replace"))
+    """The value of a text: a tensor of one string, for the plugin "text". It has no dimension:
+    TensorBoard makes a table of one that has."""
+    tensor = _number(1, _STRING) + _bytes(2, b"") + _bytes(8, text.encode("utf-8", "replace"))
     plugin = _bytes(1, _bytes(1, b"text"))
     return _bytes(1, tag.encode("utf-8", "replace")) + _bytes(9, plugin) + _bytes(8, tensor)
 

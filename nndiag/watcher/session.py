@@ -214,9 +214,10 @@ class Session:
 def _catch_up(awaited: dict[str, Callable[[Any], None]]) -> None:
     """What was imported before torch will not be imported again."""
     for name in [name for name in awaited if name in sys.modules]:
-        module = sys.modules[name]
-        if not getattr(module.__spec__, "_initializing", False):  # else half of it is not there yet
-            awaited.pop(name)(module)
+        with contextlib.suppress(AttributeError):  # a stand-in, or None to forbid the import
+            module = sys.modules[name]
+            if not getattr(module.__spec__, "_initializing", False):  # half of it is there as yet
+                awaited.pop(name)(module)
     rebind_wandb_log()
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.machinery
+import sys
 import time
+import types
 
 import pytest
 
-from nndiag.watcher.session import MAX_FAULTS, Guard
+from nndiag.watcher.session import MAX_FAULTS, Guard, _catch_up
 
 
 class Broken(Exception):
@@ -84,3 +87,19 @@ def test_it_counts_the_time_of_ours_and_only_once():
 
     assert 0.02 <= guard.cost_s < 0.03 + 0.02
     assert guard.elapsed_s >= guard.cost_s
+
+
+def test_what_was_imported_before_torch_is_caught_up_with(monkeypatch: pytest.MonkeyPatch):
+    whole, half = types.ModuleType("whole"), types.ModuleType("half")
+    for module in (whole, half):
+        module.__spec__ = importlib.machinery.ModuleSpec(module.__name__, None)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    half.__spec__._initializing = True
+    monkeypatch.setitem(sys.modules, "forbidden", None)
+    monkeypatch.setitem(sys.modules, "stand_in", types.ModuleType("stand_in"))
+    seen: list[object] = []
+    waiting = dict.fromkeys(("whole", "half", "forbidden", "later"), seen.append)
+
+    _catch_up({**waiting, "stand_in": lambda module: module.missing})
+
+    assert seen == [whole]
