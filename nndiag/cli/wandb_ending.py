@@ -26,7 +26,8 @@ def check(program: str) -> str:
     A script under our own Python cannot have a W&B run where wandb is missing, nor can we make one:
     raises `MissingLibrary`. One that runs elsewhere may have its own.
     """
-    if find_spec("wandb") is not None:
+    found = find_spec("wandb")
+    if found is not None and found.origin:  # the folder ./wandb of earlier runs has none
         return ""
     if program == sys.executable:
         raise MissingLibrary(command="nndiag watch --wandb", library="wandb", extra="wandb")
@@ -60,10 +61,12 @@ def _of_the_scripts(marks: Sequence[dict[str, Any]], shown: str) -> str:
     rows = counted(sum(mark.get("rows", 0) for mark in marks), "row")
     findings = counted(sum(mark.get("findings", 0) for mark in marks), "finding")
     alerts = counted(sum(mark.get("alerts", 0) for mark in marks), "alert")
+    untold = sum("verdict" not in mark for mark in marks)
+    rows += " or more" if untold else ""
     text = f"W&B: {rows}, {findings} and {alerts} in the script's own run {ids}"
     if reasons := [mark["failed"] for mark in marks if mark.get("failed")]:
         text += f"; ended by {reasons[0]}"
-    elif untold := sum("verdict" not in mark for mark in marks):
+    elif untold:
         text += f"; {untold} of them without findings: killed, or one of many short ones"
     return f"{text}; every step and layer: nndiag export {shown} --to wandb"
 

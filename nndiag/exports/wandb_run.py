@@ -27,6 +27,7 @@ from nndiag.watcher import wandb_findings
 
 try:
     import wandb
+    from wandb import init as _init  # the folder ./wandb of earlier runs can be imported too
 except ImportError:
     raise MissingLibrary(
         command="nndiag export --to wandb", library="wandb", extra="wandb"
@@ -149,7 +150,7 @@ def _new(**arguments: Any) -> Any:
     settings = wandb.Settings(**{k: v for k, v in _QUIET.items() if k in known})
     if not os.environ.get("WANDB_INIT_TIMEOUT"):
         settings.init_timeout = ANSWER_S
-    run = wandb.init(**arguments, settings=settings, id=secrets.token_hex(4), resume="never")
+    run = _init(**arguments, settings=settings, id=secrets.token_hex(4), resume="never")
     if run.disabled:
         do = "choose another: WANDB_MODE=offline"
         raise BadUsage(where="W&B", what="is disabled here: nothing is written", do=do)

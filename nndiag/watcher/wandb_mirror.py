@@ -185,6 +185,8 @@ class WandbMirror:
         else:
             found.append((args, {**kwargs, "data": row}))
         opened.rows += 1
+        if opened.rows & (opened.rows - 1) == 0:  # 1, 2, 4, ...: a kill may come at any time
+            self._leave_mark(opened)
 
     def _define(self, opened: _Open, values: Mapping[str, float]) -> None:
         """Name the axis of each key. By a glob of ours, W&B would let globs of the script, such as

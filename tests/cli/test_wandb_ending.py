@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -32,9 +33,9 @@ TRAIN = """
 """
 
 
-@pytest.fixture
-def no_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wandb_ending, "find_spec", lambda name: None)
+@pytest.fixture(params=[None, ModuleSpec("wandb", None)], ids=["nothing", "the folder ./wandb"])
+def no_wandb(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wandb_ending, "find_spec", lambda name: request.param)
 
 
 @pytest.fixture
@@ -137,10 +138,11 @@ TOLD = {
     ),
     "a run that was killed": (
         [{"id": "a1", "rows": 12, "failed": ""}],
-        "own run a1; 1 of them without findings: killed, or one of many short ones; ",
+        "W&B: 12 rows or more, 0 findings and 0 alerts in the script's own run a1; "
+        "1 of them without findings: killed, or one of many short ones; ",
     ),
     "a mirror that ended": (
-        [{"id": "a1", "rows": 3, "failed": "OSError: gone"}],
+        [{"id": "a1", "rows": 3, "failed": "OSError: gone", "told": True}],
         "own run a1; ended by OSError: gone; ",
     ),
     "several, one without a training": (

@@ -375,6 +375,17 @@ def test_a_ctrl_c_at_exit_gives_up_the_diagnosis_and_nothing_else(tmp_path, monk
     assert "told" not in mark(tmp_path)
 
 
+def test_a_run_that_is_killed_has_left_a_mark_of_its_rows(tmp_path, monkeypatch):
+    mirror, run = mirrored(tmp_path, monkeypatch)
+    assert mark(tmp_path)["rows"] == 0
+
+    for step in range(5):
+        mirror.saw_step("SGD", step, StepRow(loss=0.5, backward_calls=1))
+        run.log({"loss": 1.0})
+
+    assert mark(tmp_path) == {"id": "fake", "rows": 4, "failed": ""}
+
+
 def test_many_short_runs_do_not_wait_for_as_many_diagnoses(tmp_path, monkeypatch):
     asked = []
     mirror, run = mirrored(tmp_path, monkeypatch)
