@@ -34,9 +34,7 @@ PREFIX = "nndiag/"
 STEP = f"{PREFIX}step"
 FREE_S, SHARE = 30.0, 0.05  # of the time so far: what diagnoses of many short runs may take
 MARK = "wandb-{pid}-{number}.json"
-ANALYSIS_S = (
-    60.0  # what a diagnosis may take; our own choice: W&B itself may take as long to finish
-)
+ANALYSIS_S = 60.0  # what one diagnosis may take; W&B itself may take as long to finish
 
 Call = tuple[Any, Any]  # arguments, by place and by name
 Guarded = Callable[[Callable[..., None]], Callable[..., None]]
