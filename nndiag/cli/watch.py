@@ -74,20 +74,19 @@ def watch(
     from nndiag.watcher import command
     from nndiag.watcher.supervisor import WatchSettings
 
-    to_run = command.parse(target)
-    method = _method(attribute)
-    if method:
-        watching.need_captum(to_run)
     settings = WatchSettings(
         every=_every(every),
         overhead_percent=overhead,
         max_steps=max_steps,
         stop_on=watching.finding_names("--stop-on", stop_on),
         compiled=_compiled(compiled),
-        attribute=method,
+        attribute=_method(attribute),
         wandb=wandb,
     )
     wanted = watching.failing_names(fail_on)
+    to_run = command.parse(target)
+    if settings.attribute:
+        watching.need_captum(to_run)
     ending = watching.run(to_run, settings, run_dir=run_dir, live=live, fail_on=wanted)
     watching.end_as(ending)
 
