@@ -88,7 +88,7 @@ class ForwardMap:
             source = inside or self._feeder(node)
             if source is None or source.packed or source.kind in RECURRENT:
                 continue
-            values = _saved(node, name)
+            values = saved(node, name)
             if is_measurable(values) and values.ndim >= 2:
                 axis = self._unit_axis(values, source, node)
                 is_output = name == "result" and inside is not None and node in inside.outputs
@@ -133,7 +133,7 @@ class ForwardMap:
         return 1 if first and values.ndim > 2 else -1
 
 
-def _saved(node: Any, name: str) -> Any:
+def saved(node: Any, name: str) -> Any:
     """What a node saved under `name`; None where reading would run code, or it is gone.
 
     Hooks on saved tensors recompute a checkpoint, or fetch from a disk. A tensor that was changed
@@ -153,8 +153,8 @@ def _saved(node: Any, name: str) -> Any:
 
 
 def _clamps_at_zero(node: Any) -> bool:
-    low = _saved(node, "min")
-    low = _saved(node, "min_val") if low is None else low
+    low = saved(node, "min")
+    low = saved(node, "min_val") if low is None else low
     return low is not None and float(low) == 0
 
 
@@ -165,7 +165,7 @@ def _always(node: Any) -> bool:
 # Node -> what it saved that tells which units are alive, and whether it is a ReLU at all.
 READERS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "ReluBackward0": ("result", _always),
-    "ThresholdBackward0": ("self", lambda node: _saved(node, "threshold") == 0),
+    "ThresholdBackward0": ("self", lambda node: saved(node, "threshold") == 0),
     "HardtanhBackward0": ("self", _clamps_at_zero),  # ReLU6
     "ClampBackward1": ("self", _clamps_at_zero),
     "ClampMinBackward0": ("self", _clamps_at_zero),
@@ -214,11 +214,11 @@ def first_nonfinite(losses: Iterable[Tensor]) -> Origin:
             if not _finite(variable):
                 return Origin("parameter", id(variable), type(node).__name__)
         for name in _saved_names(node):
-            if not _all_finite(_saved(node, name)):
+            if not _all_finite(saved(node, name)):
                 return _origin(node, name, nearest)
     for node in reversed(nodes):
         name, is_bad = SINGULAR.get(type(node).__name__, ("", torch.isnan))
-        values = _saved(node, name) if name else None
+        values = saved(node, name) if name else None
         if isinstance(values, Tensor) and bool(is_bad(values).any()):
             return Origin("loss", None, type(node).__name__)
     return Origin("loss", None, type(nodes[-1]).__name__ if nodes else "")

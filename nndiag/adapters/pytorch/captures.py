@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import math
 import statistics
-import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,11 +23,12 @@ from nndiag.adapters.base import Capture
 from nndiag.adapters.pytorch.call_tree import NotKept, Tree, tree_of
 from nndiag.adapters.pytorch.discovery import WRAPPERS
 from nndiag.adapters.pytorch.loss_taps import Scalar
+from nndiag.adapters.pytorch.loss_terms import Output, Terms, outputs_of, terms_of
 from nndiag.adapters.pytorch.parts import Parts
-from nndiag.adapters.pytorch.quiet import in_backward, saved_tensor_hooks_are_active
+from nndiag.adapters.pytorch.quiet import in_backward
 from nndiag.adapters.pytorch.ranks import flat_shards, is_distributed, kind_of
 from nndiag.adapters.pytorch.raw_tensors import can_be_written, named
-from nndiag.adapters.pytorch.sample_losses import ElementLosses, element_losses
+from nndiag.adapters.pytorch.sample_losses import element_losses
 
 # A leap: so many times the noise of the last losses above their median, and above all of them.
 # Our own choice, looser than `loss-spike`, which has the last word when the run is read.
@@ -37,6 +37,7 @@ LEAST_NOISE = 0.02  # of the median: a loss that hardly moves has no noise to sp
 MOST_LEAPS = 3  # kept of one run
 MOST_WRITES = 8  # of one run, those that others replace included
 REST = 50  # steps after a capture: of a loss that climbs and climbs, the beginning counts
+IDLE = 20  # measured backward calls without the model that is followed: another trains by now
 REPLACES = 2.0  # times the score of the least one that is kept
 
 ROWS = 16  # of the last measured batch
@@ -50,7 +51,7 @@ class Call:
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    packed: bool  # tensors that it saved may be recomputed when they are read
+    outputs: tuple[Output, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,8 @@ class Kept:
     step: int
     loss: float
     tree: Tree
-    losses: ElementLosses | None
-    per_sample: Tensor | None  # (B,)
+    made_of: Mapping[str, object]  # kind of the loss, its numbers
+    of_loss: Mapping[str, Tensor]  # "samples" (B,), "targets", "weight"
 
 
 class Captures:
@@ -69,8 +70,9 @@ class Captures:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._model: weakref.ref[nn.Module] | None = None
-        self._key = 0  # id of the model
+        # Held on to: what a function of the script made is gone when the script ends.
+        self._model: nn.Module | None = None
+        self._idle = 0  # measured backward calls since it was called last
         self._call: Call | None = None
         self._recent: deque[float] = deque(maxlen=WINDOW)
         self._kept: dict[str, float] = {}  # name of a capture -> score
@@ -82,35 +84,38 @@ class Captures:
     @property
     def model(self) -> nn.Module | None:
         """The model whose batches are kept, freed of its wrappers."""
-        model = self._model() if self._model is not None else None
-        return model if model is None else bare(model)
+        return None if self._model is None else bare(self._model)
 
     # -- from the hooks
 
     def follows(self, module: nn.Module) -> bool:
         """Whether a call of this module is wanted: asked at each call of any."""
-        return id(module) == self._key
+        return module is self._model
 
-    def saw_call(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+    def saw_call(self, args: Any, kwargs: Any, output: Any) -> None:
         """Remember the call; nothing is copied."""
         if torch.is_grad_enabled() and not in_backward():
-            self._call = Call(args, kwargs, saved_tensor_hooks_are_active())
+            self._call = Call(args, kwargs, outputs_of(output))
+            self._idle = 0
 
     def saw_backward(self, losses: Iterable[Tensor], value: Scalar) -> None:
         """Keep the batch if its loss leaps; else its first rows, if the step is measured."""
         recording = self._parts.forward.recording
-        if self._model is None:
-            if recording:
-                self._choose(self._parts.stats.modules.values())
-            return
         call, loss = self._call, float(value)
         if call is None:
+            self._idle += recording
+            if recording and (self._model is None or self._idle > IDLE):
+                self._choose(self._parts.stats.modules.values())
             return
+        terms = terms_of(losses, call.outputs)
+        if not terms.any:
+            return  # of another model: a discriminator, say, that was shown a detached output
+        self._call = None  # the batch is let go of before the backward pass
         why, score = self._leap(loss)
         if why and self._is_wanted(why, score):
-            self._keep(call, losses, loss, why, score)
+            self._keep(call, terms, loss, why, score)
         elif recording and math.isfinite(loss):
-            self._newest = self._rows_of(call, losses, loss, ROWS) or self._newest
+            self._newest = self._rows_of(call, terms, loss, ROWS) or self._newest
         if math.isfinite(loss):
             self._recent.append(loss)
 
@@ -133,10 +138,14 @@ class Captures:
         """Take the largest of the modules that no other called one holds."""
         modules = list(called)
         held = {id(part) for m in modules for part in m.modules() if part is not m}
-        sizes = [(sum(p.numel() for p in m.parameters()), m) for m in modules if id(m) not in held]
+        sizes = [(sum(p.numel() for p in module.parameters()), module) for module in modules if id(module) not in held]
         size, module = max(sizes, key=lambda pair: pair[0], default=(0, None))
-        if module is not None and size:
-            self._model, self._key = weakref.ref(module), id(module)
+        if module is None or not size:
+            return
+        if module is not self._model:
+            self._recent.clear()
+            self._newest = None
+        self._model, self._idle = module, 0
 
     # -- which batch
 
@@ -160,11 +169,9 @@ class Captures:
             return math.inf not in self._kept.values()
         return len(self._kept) < MOST_LEAPS or score > REPLACES * min(self._kept.values())
 
-    def _keep(
-        self, call: Call, losses: Iterable[Tensor], loss: float, why: str, score: float
-    ) -> None:
+    def _keep(self, call: Call, terms: Terms, loss: float, why: str, score: float) -> None:
         self._writes += 1
-        kept = self._rows_of(call, losses, loss, rows=None)
+        kept = self._rows_of(call, terms, loss, rows=None)
         if kept is None:
             return
         self._rests_until = kept.step + REST
@@ -177,18 +184,24 @@ class Captures:
         self._write(name, kept, why, told, replaced)
         self._kept[name] = score
 
-    def _rows_of(
-        self, call: Call, losses: Iterable[Tensor], loss: float, rows: int | None
-    ) -> Kept | None:
+    def _rows_of(self, call: Call, terms: Terms, loss: float, rows: int | None) -> Kept | None:
         """The batch of a call, or its first rows, as copies; None where it cannot be kept."""
         try:
             tree = tree_of(call.args, call.kwargs, rows=rows, most_bytes=BATCH_BYTES)
         except NotKept as reason:
             self._tell(f"the batch could not be kept for attributions: {reason}")
             return None
-        found = None if call.packed else element_losses(losses)
-        per_sample = found.per_sample(tree.samples) if found is not None else None
-        return Kept(self._parts.observers.steps, loss, tree, found, per_sample)
+        found = element_losses(terms)
+        if found is None:
+            return Kept(self._parts.observers.steps, loss, tree, {}, {})
+        held = {
+            **found.tensors,
+            "samples": found.per_sample(tree.samples),
+            "targets": found.targets_of(tree.rows, tree.samples),
+        }
+        copies = {k: t.detach().clone() for k, t in held.items() if t is not None}
+        of_loss = {k: t for k, t in copies.items() if can_be_written(t)}
+        return Kept(self._parts.observers.steps, loss, tree, found.described(), of_loss)
 
     # -- writing
 
@@ -202,18 +215,9 @@ class Captures:
         missing = _why_not(model, weights)
         if missing:
             self._tell(f"parameters were not kept for attributions: {missing}")
-        losses, tree = kept.losses, kept.tree
+        tree = kept.tree
         batch = [named(f"input/{key}", tensor) for key, tensor in tree.tensors.items()]
-        of_loss: dict[str, object] = {}
-        if losses is not None:
-            targets = losses.targets_of(tree.rows, tree.samples)
-            held = {"samples": kept.per_sample, "targets": targets, **losses.tensors}
-            batch += [
-                named(f"loss/{key}", tensor.detach().clone())
-                for key, tensor in held.items()
-                if tensor is not None and can_be_written(tensor)
-            ]
-            of_loss = {"kind": losses.kind, "terms": losses.terms, **losses.numbers}
+        batch += [named(f"loss/{key}", tensor) for key, tensor in kept.of_loss.items()]
         described = {
             "step": kept.step,
             "why": why,
@@ -224,7 +228,7 @@ class Captures:
             "rows": tree.rows,
             "call": tree.described,
             "batched": tree.batched,
-            "loss_made_of": of_loss,
+            "loss_made_of": kept.made_of,
             "weights": not missing,
             "no_weights_because": missing,
         }

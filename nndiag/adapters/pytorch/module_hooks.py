@@ -173,15 +173,15 @@ class ForwardHook:
             self._handle = None
 
     def follow(
-        self, wants: Callable[[nn.Module], bool], saw: Callable[[nn.Module, Any, Any], None]
+        self, wants: Callable[[nn.Module], bool], saw: Callable[[Any, Any, Any], None]
     ) -> list[Undo]:
-        """Show `saw` each call of the modules that `wants` names, with its arguments."""
+        """Show `saw` arguments and output of each call of the modules that `wants` names."""
 
         def nndiag_hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             if torch.compiler.is_compiling():  # first: anything else would be traced
                 return
             if wants(module):
-                saw(module, args, kwargs)
+                saw(args, kwargs, output)
 
         register = nn.modules.module.register_module_forward_hook
         self._follower = register(leave_to_python(nndiag_hook), with_kwargs=True)
