@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from nndiag.attribution import methods, objective
+from nndiag.attribution import objective
 from nndiag.attribution.captured import Captured
 from nndiag.attribution.features import Feature, features_of
-from nndiag.attribution.methods import Attributed, Problem
+from nndiag.attribution.layers import layer_for
+from nndiag.attribution.methods import Attributed
 from nndiag.attribution.model_call import CannotAttribute, ModelCall, at_rest
-from nndiag.attribution.objective import Objective
-from nndiag.attribution.trace import Trace, trace
+from nndiag.attribution.one_sample import LEAST, Work, aim, attribute_sample, explained
+from nndiag.attribution.trace import trace
 from nndiag.vocabulary import methods as vocabulary
 from nndiag.vocabulary.methods import Method
 
-LEAST_SHARE = 0.02  # of the loss of the batch: a sample with less did not carry it
-LEAST = "works on any model: --method feature-ablation"
+LEAST_SHARE = 0.05  # of the loss of the batch: a sample with less did not carry it
+COMPARED = 8  # samples, run together and alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +70,6 @@ class Result:
         return sum(abs(found.delta or 0.0) for found in each) / max(change, 1e-12)
 
 
-@dataclass(slots=True)
-class _Work:
-    """A batch being attributed."""
-
-    call: ModelCall
-    method: Method
-    features: tuple[Feature, ...]
-    layer: nn.Module | None
-    at_once: int = methods.MOST_AT_ONCE
-    steps: int = methods.FIRST_STEPS
-    notes: list[str] = field(default_factory=list)
-
-
 def attribute(
     model: nn.Module, captured: Captured, weights: Mapping[str, Tensor] | None, request: Request
 ) -> Result:
@@ -92,21 +79,74 @@ def attribute(
     parameters, random numbers. Raises `CannotAttribute`, with the reason and what would work.
     """
     began = time.monotonic()
-    call = ModelCall(model, captured, weights)
-    with warnings.catch_warnings(), at_rest(model):
+    with warnings.catch_warnings(), at_rest(model), explained(request.method):
         warnings.simplefilter("ignore")  # of captum, about what it does to inputs
+        call = ModelCall(model, captured, weights)
+        _refuse_bad_weights(captured, weights)
         seen = trace(call)
+        check_independence(call)
         features = features_of(call, seen)
         method = _method(request.method, features)
-        layer_name, layer = _layer(request.layer, method, seen)
-        work = _Work(call, method, features, layer)
-        of, samples = _samples(work, request, began)
-    if method.name == "feature-ablation" and request.method == vocabulary.AUTO:
-        work.notes.append(f"{features[0].name} holds ids without an embedding: no gradients")
+        layer_name, layer = layer_for(request.layer, method, seen)
+        work = Work(call, method, features, layer, began + request.seconds)
+        if captured.loss_terms > 1 and captured.per_sample is not None:
+            work.note(
+                f"the loss has {captured.loss_terms} terms: samples are told apart by the "
+                f"largest of a known kind ({captured.loss_kind})"
+            )
+        if method.name == "feature-ablation" and request.method == vocabulary.AUTO:
+            work.note(f"{features[0].name} holds ids without an embedding: no gradients")
+        of, samples = _samples(work, request)
     seconds = time.monotonic() - began
-    return Result(
-        captured, method, of, features, layer_name, tuple(samples), seconds, tuple(work.notes)
-    )
+    notes = tuple(work.notes)
+    return Result(captured, method, of, features, layer_name, tuple(samples), seconds, notes)
+
+
+def check_independence(call: ModelCall) -> None:
+    """Raises `CannotAttribute` where what a sample gives depends on the others of its batch.
+
+    So it is where the first dimension counts time steps, or where the batch is normalised as one.
+    """
+    rows = min(call.captured.rows, COMPARED)
+    if rows < 2:
+        return
+    with torch.no_grad():
+        of_all = objective.first_tensor(call.output_of_first(rows))
+        alone = objective.first_tensor(call.output(rows - 1))
+    if not of_all.ndim:  # one number for the batch: a loss that the model works out itself
+        return
+    together = of_all[rows - 1 :]
+    near = of_all.shape[0] == rows and together.shape == alone.shape
+    if not near or not torch.allclose(
+        together.double(), alone.double(), rtol=1e-2, atol=1e-3 * _size(of_all), equal_nan=True
+    ):
+        raise DependentSamples(
+            where=call.captured.model,
+            what="what it gives for a sample depends on the others of the batch, or its first "
+            "dimension does not count samples (time first?)",
+            do="put samples first, as batch_first=True does, and use no batch statistics in eval",
+        )
+
+
+class DependentSamples(CannotAttribute):
+    """Then losses, too, may not be those of the samples that they are taken for."""
+
+
+def _size(values: Tensor) -> float:
+    """Of the largest finite number."""
+    finite = values[values.isfinite()]
+    return float(finite.abs().max()) if finite.numel() else 1.0
+
+
+def _refuse_bad_weights(captured: Captured, weights: Mapping[str, Tensor] | None) -> None:
+    """Of parameters that are not finite no batch is the reason."""
+    for name, tensor in (weights or {}).items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise CannotAttribute(
+                where=captured.model,
+                what=f"{name} was not finite any longer when this batch came (step "
+                f"{captured.step}): no sample of it is the reason, what went before is",
+            )
 
 
 def _method(asked: str, features: Sequence[Feature]) -> Method:
@@ -127,187 +167,34 @@ def _method(asked: str, features: Sequence[Feature]) -> Method:
     return method
 
 
-def _layer(asked: str, method: Method, seen: Trace) -> tuple[str, nn.Module | None]:
-    """The layer that is attributed to; it must run once, for its hook to know what it sees."""
-    if not method.of_layer:
-        if asked:
-            raise CannotAttribute(
-                where=f"--layer {asked}",
-                what=f"{method.name} attributes to the input, not to a layer",
-                do="with a layer: --method layer-conductance",
-            )
-        return "", None
-    if asked:
-        found = next((one for one in seen.ran if one.name == asked), None)
-        if found is None:
-            names = ", ".join(dict.fromkeys(one.name for one in seen.ran))[:500]
-            raise CannotAttribute(
-                where=f"--layer {asked}", what="no such layer ran", do=f"those that ran: {names}"
-            )
-    elif method.name == "layer-gradcam":
-        found = seen.last_convolution()
-        if found is None:
-            raise CannotAttribute(
-                where=method.name,
-                what="needs a convolution, and the model has none",
-                do="what works: --method integrated-gradients, or layer-conductance",
-            )
-    else:
-        found = seen.before_the_last()
-        if found is None:
-            raise CannotAttribute(
-                where=method.name,
-                what="the model has no layer between its input and its last one",
-                do="what works: --method integrated-gradients",
-            )
-    if (times := seen.counts[found.name]) > 1:
-        raise CannotAttribute(
-            where=f"{method.name} of {found.name}",
-            what=f"that layer runs {times} times in one pass, and Captum cannot tell them apart",
-            do="name another: --layer NAME; or --method integrated-gradients",
-        )
-    return found.name, found.module
-
-
-def _samples(work: _Work, request: Request, began: float) -> tuple[str, list[OfSample]]:
+def _samples(work: Work, request: Request) -> tuple[str, list[OfSample]]:
     """One sample after the other, the most telling first, until the time is over."""
     rows = _rows(work.call.captured, request)
     of, done = "output", []
     for number, row in enumerate(rows):
-        if number and time.monotonic() - began > request.seconds:
-            work.notes.append(f"{number} of {len(rows)} samples: {request.seconds:g} s were over")
+        if number and time.monotonic() > work.deadline:
+            work.note(f"{number} of {len(rows)} samples: the time was over")
             break
-        aim = _aim(work, row, request)
-        of = aim.of
-        found = _run(work, row, aim)
-        if found is None:
-            continue
-        work.steps = max(work.steps, found.steps)
-        loss = _loss_of(work.call.captured, row)
-        values = found.values if work.layer is not None else _per_input(work, found)
-        kept = Attributed(values, found.at_sample, found.at_baseline, found.delta, found.steps)
-        done.append(OfSample(row, loss, aim.words, aim.label, kept))
+        objective_of_row = aim(work, row, request.target)
+        of = objective_of_row.of
+        found = attribute_sample(work, row, objective_of_row)
+        if found is not None:
+            words, label = objective_of_row.words, objective_of_row.label
+            done.append(OfSample(row, work.loss_of(row), words, label, found))
     if not done:
-        why = work.notes[-1] if work.notes else "no sample gave a finite number"
-        raise CannotAttribute(where=work.call.captured.model, what=why, do=_what_then(work))
+        raise CannotAttribute(where=work.call.captured.model, what="; ".join(work.notes[-3:]))
     return of, done
 
 
 def _rows(captured: Captured, request: Request) -> list[int]:
-    """Of a spike the samples that carry the loss, NaN first of all; else the first ones."""
+    """Of a spike the samples that carry the loss; those that are not finite, if there are such."""
     if captured.why == "end" or captured.per_sample is None:
         return list(range(min(request.samples, captured.rows)))
-    losses = captured.per_sample[: captured.rows].double().nan_to_num(nan=math.inf)
+    losses = captured.per_sample[: captured.rows].double()
+    bad = (~losses.isfinite()).nonzero().reshape(-1).tolist()
+    if bad:
+        return [int(row) for row in bad[: request.samples]]
     order = torch.argsort(losses, descending=True, stable=True)[: request.samples]
     least = LEAST_SHARE * float(losses.sum())
-    kept = [int(row) for row in order if float(losses[row]) >= least or least == math.inf]
+    kept = [int(row) for row in order if float(losses[row]) >= least]
     return kept or [int(order[0])]
-
-
-def _loss_of(captured: Captured, row: int) -> float:
-    return math.nan if captured.per_sample is None else float(captured.per_sample[row])
-
-
-def _aim(work: _Work, row: int, request: Request) -> Objective:
-    """The loss of a sample of a spike, if it can be worked out; else an output."""
-    captured = work.call.captured
-    with torch.no_grad():
-        output = work.call.output(row)
-    if captured.why != "end" and request.target is None:
-        rebuilt = objective.of_loss(captured, row, output)
-        seen = _loss_of(captured, row)
-        if rebuilt is None:
-            what = captured.loss_kind or "a loss of its own making"
-            _note(work, f"the loss ({what}) cannot be worked out anew: the output is attributed")
-        else:
-            off = objective.nearness(rebuilt, output, seen)
-            if off > objective.NEAR:
-                _note(work, f"in eval mode the loss of sample {row} is {off:.0%} off what the "
-                      "training saw (dropout, batch statistics)")  # fmt: skip
-            return rebuilt
-    return objective.of_output(captured, row, output, request.target)
-
-
-def _run(work: _Work, row: int, aim: Objective) -> Attributed | None:
-    """Attribute one sample; None where its score is not finite. Halves the batch out of memory."""
-    problem = _problem(work, row, aim)
-    with torch.no_grad():
-        at_sample = float(problem.score(*problem.given)[0])
-    if not math.isfinite(at_sample):
-        _note(work, f"sample {row}: {aim.words} is {at_sample}{_bad_inputs(work, row)}")
-        return None
-    work.at_once = min(work.at_once, problem.at_once())
-    while True:
-        try:
-            return methods.RUN[work.method.name](problem, work.at_once, work.steps)
-        except (RuntimeError, AssertionError, IndexError) as error:
-            if not _is_out_of_memory(error):
-                raise _explained(work, error) from None
-            if work.at_once == 1:
-                raise CannotAttribute(
-                    where=work.method.name,
-                    what="one variation of one sample does not fit into memory",
-                    do="cheaper: --method saliency",
-                ) from None
-            work.at_once //= 2
-
-
-def _problem(work: _Work, row: int, aim: Objective) -> Problem:
-    features, call = work.features, work.call
-
-    def score(*given: Tensor) -> Tensor:
-        pairs = list(zip(features, given, strict=True))
-        replaced = {f.name: x for f, x in pairs if f.embedding is None}
-        embedded = {f.embedding: x for f, x in pairs if f.embedding is not None}
-        return aim.score(call.output(row, replaced, embedded))
-
-    return Problem(
-        score,
-        tuple(feature.given(row) for feature in features),
-        tuple(feature.baseline() for feature in features),
-        tuple(feature.groups() for feature in features),
-        work.layer,
-    )
-
-
-def _per_input(work: _Work, found: Attributed) -> tuple[Tensor, ...]:
-    """(1, ...) of each input, tokens with one number each."""
-    return tuple(
-        feature.summed(values).unsqueeze(0)
-        for feature, values in zip(work.features, found.values, strict=True)
-    )
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
-
-
-def _explained(work: _Work, error: Exception) -> CannotAttribute:
-    """What torch or captum stumbled over, as something that a user can act on."""
-    text = str(error).strip().partition("\n")[0][:300]
-    if "not have been used in the graph" in text or "does not require grad" in text:
-        text = "the output does not depend on the input in a way that has a gradient"
-    return CannotAttribute(where=work.method.name, what=text, do=_what_then(work))
-
-
-def _what_then(work: _Work) -> str:
-    if work.method.name == "feature-ablation":
-        return ""
-    return LEAST
-
-
-def _bad_inputs(work: _Work, row: int) -> str:
-    """Where an input of the sample itself is not finite: then that is the reason."""
-    for feature in work.features:
-        if feature.embedding is None and feature.values.is_floating_point():
-            bad = (~feature.values[row].isfinite()).reshape(-1).nonzero().reshape(-1)
-            if bad.numel():
-                places = ", ".join(map(str, bad[:5].tolist()))
-                more = f" and {bad.numel() - 5} more" if bad.numel() > 5 else ""
-                return f"; input {feature.name} is not finite at {places}{more}"
-    return ""
-
-
-def _note(work: _Work, text: str) -> None:
-    if text not in work.notes:
-        work.notes.append(text)

@@ -4,7 +4,7 @@ Shapes: R captured samples, b variations of one of them.
 
 | input | kind | baseline |
 | --- | --- | --- |
-| float (R, C, H, W) | image | zeros: the mean of the data, where it was normalised |
+| float (R, C, H, W) | image | the median of each channel: an even field of the usual colour |
 | float (R, F) | tabular | median of the captured rows: one odd sample cannot move it |
 | float (R, T, F) | sequence | the same |
 | whole numbers that enter an `nn.Embedding` | tokens | the vector of the padding, or of 0 |
@@ -25,42 +25,51 @@ from nndiag.attribution.trace import Trace
 
 MOST_GROUPS = 256  # features that are ablated one by one
 CELLS = 8  # of an image, along each side
+MEDIAN_OF = 20_000
+FEWEST_ROWS = 4  # for their median to be no sample of its own; else zeros
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Feature:
     """One input that is attributed to."""
 
+    call: ModelCall
     name: str  # as the capture calls it
     kind: str  # "image", "tabular", "sequence", "tokens", "ids"
-    values: Tensor  # (R, ...) as captured
     embedding: nn.Module | None = None  # tokens: what they go through
 
     @property
     def has_gradient(self) -> bool:
         return self.kind != "ids"
 
+    @property
+    def values(self) -> Tensor:
+        """(R, ...) as captured."""
+        return self.call.batch(self.name)
+
     def given(self, row: int) -> Tensor:
         """(1, ...) what the model is given for a sample: numbers, or vectors for tokens."""
         values = self.values[row : row + 1]
         if self.embedding is not None:
-            with torch.no_grad():
-                return _embedded(self.embedding, values)
-        return values.float() if self.kind == "image" and values.dtype is torch.uint8 else values
+            return self.call.vectors_of(self.embedding, values)
+        return values.float() if values.dtype is torch.uint8 and self.kind == "image" else values
 
     def baseline(self) -> Tensor:
         """(1, ...) of the shape of `given`: what counts as nothing."""
-        first = self.values[:1]
         if self.embedding is not None:
             padding = getattr(self.embedding, "padding_idx", None)
-            blank = torch.full_like(first, 0 if padding is None else int(padding))
-            with torch.no_grad():
-                return _embedded(self.embedding, blank)
-        if self.kind in ("tabular", "sequence"):
-            values = torch.where(self.values.isfinite(), self.values.float(), math.nan)
+            blank = torch.full_like(self.values[:1], 0 if padding is None else int(padding))
+            return self.call.vectors_of(self.embedding, blank)
+        given = self.given(0)
+        if self.kind == "ids" or (self.kind != "image" and len(self.values) < FEWEST_ROWS):
+            return torch.zeros_like(given)
+        values = torch.where(self.values.isfinite(), self.values.float(), math.nan)
+        if self.kind == "image":
+            of_channel = values.movedim(1, 0).reshape(values.shape[1], -1)
+            median = _median(of_channel).reshape(1, -1, *[1] * (values.ndim - 2))
+        else:
             median = values.nanmedian(dim=0, keepdim=True).values
-            return median.nan_to_num().to(first.dtype)
-        return torch.zeros_like(self.given(0))
+        return median.nan_to_num().to(given.dtype).expand_as(given).clone()
 
     def groups(self) -> Tensor:
         """(1, ...) of the shape of `given`: a number for each element; one number, one feature."""
@@ -92,13 +101,13 @@ def features_of(call: ModelCall, trace: Trace) -> tuple[Feature, ...]:
             continue
         values = call.batch(name)
         if values.is_floating_point() or (values.dtype is torch.uint8 and values.ndim == 4):
-            found.append(Feature(name, _kind(values), values))
+            found.append(Feature(call, name, _kind(values)))
         elif (embedding := trace.embedding_of(call.sample(name, 0))) is not None:
-            tokens.append(Feature(name, "tokens", values, embedding))
+            tokens.append(Feature(call, name, "tokens", embedding))
     found = [*_words(tokens), *found]
     if not found:
         found = [
-            Feature(name, "ids", call.batch(name))
+            Feature(call, name, "ids")
             for name in call.captured.inputs
             if name in call.captured.batched and call.batch(name).dtype is not torch.bool
         ][:1]
@@ -121,9 +130,10 @@ def _words(tokens: Sequence[Feature]) -> list[Feature]:
     return [max(long, key=lambda one: int(getattr(one.embedding, "num_embeddings", 0)))]
 
 
-def _embedded(embedding: nn.Module, ids: Tensor) -> Tensor:
-    out = embedding(ids)
-    return out.detach() if isinstance(out, Tensor) else torch.empty(0)
+def _median(values_CN: Tensor) -> Tensor:
+    """(C,) of at most some ten thousand numbers each, evenly taken: enough for a median."""
+    stride = values_CN.shape[1] // MEDIAN_OF | 1  # odd: never down one column of an image
+    return values_CN[:, ::stride].nanmedian(dim=1).values
 
 
 def _blocks(count: int, device: torch.device) -> Tensor:

@@ -5,6 +5,8 @@ A score takes the given inputs (b, ...) and returns (b,). Everything here runs o
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 
 FIRST_STEPS, MOST_STEPS = 32, 256  # of the integral
 ENOUGH = 0.05  # |delta| / |f(x) - f(baseline)|: above, the steps are doubled
+ROUNDING = 1e-5  # of the two numbers: a change that small has no error to speak of
 MOST_AT_ONCE = 64  # variations in one forward pass
 ELEMENTS_AT_ONCE = 1 << 22  # of the inputs of one pass: 16 MiB of float32
 
@@ -36,11 +39,13 @@ class Problem:
     baselines: Inputs
     groups: Inputs  # (1, ...) whole numbers: what is ablated together
     layer: nn.Module | None = None
+    deadline: float = math.inf  # of time.monotonic: then the integral is refined no more
+    at_most: int = MOST_AT_ONCE
 
     def at_once(self) -> int:
         """Variations that fit into one pass."""
         elements = sum(one.numel() for one in self.given)
-        return max(1, min(MOST_AT_ONCE, ELEMENTS_AT_ONCE // max(1, elements)))
+        return max(1, min(self.at_most, ELEMENTS_AT_ONCE // max(1, elements)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,14 +94,19 @@ def layer_conductance(problem: Problem, at_once: int, steps: int) -> Attributed:
 def _converged(
     problem: Problem, integrate: Callable[[int], tuple[Inputs, Tensor]], steps: int
 ) -> Attributed:
-    """Double the steps until the error is small, or there are as many as we take."""
+    """Double the steps until the error is small, or the steps or the time are at their end."""
     at_sample, at_baseline = _ends(problem)
     change = abs(at_sample - at_baseline)
+    rounding = ROUNDING * (abs(at_sample) + abs(at_baseline))
     steps = max(FIRST_STEPS, steps)
     while True:
+        began = time.monotonic()
         values, delta = integrate(steps)
         error = float(delta.sum())
-        if abs(error) <= ENOUGH * max(change, 1e-6) or steps >= MOST_STEPS:
+        now = time.monotonic()
+        is_late = now + 2 * (now - began) > problem.deadline
+        is_exact = abs(error) <= max(ENOUGH * change, rounding) or math.isnan(error)
+        if is_exact or is_late or steps >= MOST_STEPS:
             return Attributed(values, at_sample, at_baseline, error, steps)
         steps *= 2
 

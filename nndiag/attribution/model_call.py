@@ -17,6 +17,9 @@ from torch.func import functional_call
 from nndiag.attribution.captured import Captured, put_together
 from nndiag.errors import BadUsage
 
+HOOKS = ("_hooks", "_hooks_with_kwargs", "_hooks_always_called")
+HALVES = (torch.float16, torch.bfloat16)
+
 
 class CannotAttribute(BadUsage):
     """Something in the model or the batch that a method cannot work with, and what would."""
@@ -32,9 +35,13 @@ class ModelCall:
         self.model = model
         self.captured = captured
         self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        self._weights = _fitting(model, weights, self.device) if weights is not None else None
-        self._inputs = {name: t.to(self.device) for name, t in captured.inputs.items()}
-        self._embedded: dict[nn.Module, Tensor] = {}  # what an embedding gives out instead
+        self._weights = (
+            _fitting(model, weights, self.device) if weights is not None else _own(model)
+        )
+        dtypes = {t.dtype for t in self._weights.values() if t.is_floating_point()}
+        self._inputs = {
+            name: _widened(t, dtypes).to(self.device) for name, t in captured.inputs.items()
+        }
 
     def sample(self, name: str, row: int) -> Tensor:
         """(1, ...) one sample of a batched input."""
@@ -48,16 +55,16 @@ class ModelCall:
         self,
         row: int,
         replaced: Mapping[str, Tensor] | None = None,
-        embedded: Mapping[nn.Module, Tensor] | None = None,
+        embedded: Mapping[str, tuple[nn.Module, Tensor]] | None = None,
     ) -> Any:
         """What the model gives for b variations of a sample.
 
-        `replaced`: inputs (b, ...) by name; `embedded`: outputs (b, ...) of embedding modules. All
-        other inputs are those of the sample, b times.
+        `replaced`: inputs (b, ...) by name; `embedded`: for ids by name, the module that they enter
+        and what it gives out (b, ...). All other inputs are those of the sample, b times.
         """
         replaced, embedded = replaced or {}, embedded or {}
-        varied = next(iter([*replaced.values(), *embedded.values()]), None)
-        count = 1 if varied is None else varied.shape[0]
+        varied = [*replaced.values(), *(vectors for _, vectors in embedded.values())]
+        count = varied[0].shape[0] if varied else 1
         tensors = {}
         for name, tensor in self._inputs.items():
             if name in replaced:
@@ -66,56 +73,154 @@ class ModelCall:
                 one = tensor[row : row + 1]
                 tensors[name] = one.repeat(count, *[1] * (one.ndim - 1))
             else:
-                tensors[name] = tensor
+                tensors[name] = tensor.clone()
+        with contextlib.ExitStack() as stack:
+            for name, (module, vectors) in embedded.items():
+                stack.enter_context(_giving_out(module, tensors[name].clone(), vectors))
+            return self._run(tensors)
+
+    def output_of_first(self, rows: int) -> Any:
+        """What the model gives for the first captured samples at once."""
+        batched = self.captured.batched
+        return self._run(
+            {n: (t[:rows] if n in batched else t).clone() for n, t in self._inputs.items()}
+        )
+
+    def _run(self, tensors: Mapping[str, Tensor]) -> Any:
         args = tuple(put_together(one, tensors) for one in self.captured.args)
         kwargs = {k: put_together(one, tensors) for k, one in self.captured.kwargs.items()}
-        with _giving_out(embedded):
-            if self._weights is None:
-                return self.model(*args, **kwargs)
-            return functional_call(self.model, self._weights, args, kwargs)
+        return functional_call(self.model, self._weights, args, kwargs)
+
+    def vectors_of(self, embedding: nn.Module, ids: Tensor) -> Tensor:
+        """(b, ..., E) what an embedding of the model gives for ids (b, ...)."""
+        own = {id(p): name for name, p in self.model.named_parameters()}  # shared ones once
+        weights = {
+            name: self._weights[own[id(p)]] if id(p) in own else p
+            for name, p in embedding.named_parameters()
+        }
+        with torch.no_grad():
+            vectors: Tensor = functional_call(embedding, weights, (ids,))
+        return vectors.detach()
 
 
 @contextlib.contextmanager
 def at_rest(model: nn.Module) -> Iterator[None]:
-    """In eval mode, with gradients, nothing in place, no cuDNN for recurrent nets; then as before.
+    """In eval mode, with gradients, nothing in place and nothing by chance; then as before.
 
     Dropout and batch statistics would make an attribution depend on chance and on other samples.
-    cuDNN's recurrent nets refuse a backward pass in eval mode. Random numbers stay as they were.
+    cuDNN's recurrent nets refuse a backward pass in eval mode, and PyTorch's fast path for
+    attention has none. What the modules keep of a forward pass is put back.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    in_place = [module for module in model.modules() if getattr(module, "inplace", False) is True]
-    with_cudnn = not any(isinstance(module, nn.RNNBase) for module in model.modules())
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    modules = list(model.modules())
+    kept = [(module, dict(vars(module)), _tables(module)) for module in modules]
+    with_cudnn = not any(isinstance(module, nn.RNNBase) for module in modules)
     with (
-        torch.random.fork_rng(devices=devices),
+        _random_numbers(model),
+        torch.inference_mode(False),
         torch.enable_grad(),
-        torch.backends.cudnn.flags(enabled=with_cudnn),
+        _without_autocast(),
+        _without_fast_path(),
+        torch.backends.cudnn.flags(enabled=with_cudnn, deterministic=True, allow_tf32=False),
     ):
         try:
-            for module, _ in modes:
+            for module in modules:
                 module.training = False
-            for module in in_place:
-                module.inplace = False  # type: ignore[assignment]
-            torch.manual_seed(0)
+                if getattr(module, "inplace", False) is True:
+                    module.inplace = False  # type: ignore[assignment]
             yield
         finally:
-            for module, training in modes:
-                module.training = training
-            for module in in_place:
-                module.inplace = True  # type: ignore[assignment]
+            for module, attributes, tables in kept:
+                _put_back(vars(module), attributes)
+                for table, before in tables:
+                    _put_back(table, before)
+
+
+def _tables(module: nn.Module) -> list[tuple[dict[Any, Any], dict[Any, Any]]]:
+    """Buffers and hooks of a module, each with a copy."""
+    names = [name for name in vars(module) if name == "_buffers" or name.endswith(HOOKS)]
+    tables = [vars(module)[name] for name in names]
+    return [(table, dict(table)) for table in tables if isinstance(table, dict)]
+
+
+def _put_back(now: dict[Any, Any], before: Mapping[Any, Any]) -> None:
+    for name in [name for name in now if name not in before]:
+        del now[name]
+    for name, value in before.items():
+        if name not in now or now[name] is not value:
+            now[name] = value
 
 
 @contextlib.contextmanager
-def _giving_out(embedded: Mapping[nn.Module, Tensor]) -> Iterator[None]:
-    """While it lasts, these modules give these tensors, whatever they are called with."""
-
-    def giving(tensor: Tensor) -> Any:
-        return lambda module, inputs, output: tensor
-
-    with contextlib.ExitStack() as stack:
-        for module, tensor in embedded.items():
-            stack.callback(module.register_forward_hook(giving(tensor)).remove)
+def _random_numbers(model: nn.Module) -> Iterator[None]:
+    """The same ones each time; those of the training go on afterwards where they were."""
+    is_on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = {p.device.index for p in model.parameters() if p.is_cuda} if is_on_gpu else set()
+    with torch.random.fork_rng(devices=sorted(devices)):
+        torch.default_generator.manual_seed(0)
+        for index in devices:
+            torch.cuda.default_generators[index].manual_seed(0)
         yield
+
+
+@contextlib.contextmanager
+def _without_autocast() -> Iterator[None]:
+    """In full precision, also inside a forward pass of the script that is not."""
+    with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+        yield
+
+
+@contextlib.contextmanager
+def _without_fast_path() -> Iterator[None]:
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextlib.contextmanager
+def _giving_out(module: nn.Module, ids: Tensor, vectors: Tensor) -> Iterator[None]:
+    """While it lasts, a module gives these vectors for these ids (and its own for others)."""
+
+    def give(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Tensor | None:
+        given = next((x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)), None)
+        if given is None or given.shape != ids.shape or not torch.equal(given, ids):
+            return None
+        return vectors.clone()  # what follows may work in place
+
+    # First of all hooks, so that those of a method see what the model sees.
+    handle = module.register_forward_hook(give, prepend=True, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _own(model: nn.Module) -> dict[str, Tensor]:
+    """The model's own tensors, without gradients of their own; as copies where a forward pass may
+    change them: buffers, and the vectors of an embedding with `max_norm`."""
+    odd = [name for name, p in model.named_parameters() if nn.parameter.is_lazy(p)]
+    if odd:
+        raise CannotAttribute(
+            where=type(model).__name__, what=f"{odd[0]} has no shape yet: it never ran"
+        )
+    changed = {
+        id(p)
+        for module in model.modules()
+        if getattr(module, "max_norm", None) is not None
+        for p in module.parameters(recurse=False)
+    }
+    changed |= {id(b) for b in model.buffers()}
+    return {
+        name: t.detach().clone() if id(t) in changed or t.is_inference() else t.detach()
+        for name, t in [*model.named_parameters(), *model.named_buffers()]
+    }
+
+
+def _widened(tensor: Tensor, dtypes: set[torch.dtype]) -> Tensor:
+    """A half-precision input as autocast made it, for the full precision of the parameters."""
+    return tensor.float() if tensor.dtype in HALVES and dtypes == {torch.float32} else tensor
 
 
 def _fitting(
@@ -134,12 +239,10 @@ def _fitting(
     return {name: tensor.to(device) for name, tensor in weights.items()}
 
 
-def fits(model: nn.Module, weights: Mapping[str, Tensor]) -> bool:
-    """Whether a model has exactly these parameters and buffers."""
-    own = dict([*model.named_parameters(), *model.named_buffers()])
-    return own.keys() == weights.keys() and not any(
-        _differs(tensor, weights[name]) for name, tensor in own.items()
-    )
+def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shape of each parameter and buffer; () of what has none yet."""
+    named = [*model.named_parameters(), *model.named_buffers()]
+    return {name: () if nn.parameter.is_lazy(t) else tuple(t.shape) for name, t in named}
 
 
 def _differs(own: Tensor, other: Tensor | None) -> bool:

@@ -5,8 +5,8 @@ Shapes: b variations of one sample, n elements of the loss of one sample, C clas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from math import prod
 from typing import Any
 
@@ -20,6 +20,8 @@ from nndiag.attribution.model_call import CannotAttribute
 NEAR = 0.05  # |rebuilt - seen| / seen of a loss in eval mode that counts as the same
 
 Score = Callable[[Any], Tensor]  # output of the model -> (b,)
+Part = Callable[[Any], Tensor]  # output of the model -> what of it the loss was given
+MAX_DEPTH = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,33 +32,64 @@ class Objective:
     words: str  # "the loss", "output 3 (the label)"
     label: int | None  # of the output: its class
     score: Score
+    alone: bool = False  # the model gives one number for all that it is given: one at a time
 
 
 def first_tensor(output: Any) -> Tensor:
-    """What counts as the output: `.logits`, the first tensor of a tuple or a mapping."""
-    if isinstance(output, Tensor):
-        return output
-    logits = getattr(output, "logits", None)
+    """What counts as the output: `.logits`, else the first tensor that is more than one number."""
+    found = [one for one in _tensors(output) if one.is_floating_point()]
+    if not found:
+        raise CannotAttribute(
+            where=type(output).__name__,
+            what="the model gives no tensor of floating-point numbers",
+        )
+    logits = output.get("logits") if isinstance(output, Mapping) else None
+    logits = getattr(output, "logits", None) if logits is None else logits
     if isinstance(logits, Tensor):
         return logits
+    return next((one for one in found if one.ndim), found[0])
+
+
+def _tensors(output: Any, depth: int = 0) -> list[Tensor]:
+    if isinstance(output, Tensor):
+        return [output]
+    if depth > MAX_DEPTH:
+        return []
+    inner: list[Any] = []
     if isinstance(output, Mapping):
-        output = [output["logits"]] if "logits" in output else list(output.values())
-    if isinstance(output, list | tuple):
-        for one in output:
-            if isinstance(one, Tensor) and one.is_floating_point():
-                return one
-            if isinstance(one, list | tuple | Mapping):
-                return first_tensor(one)
-    raise CannotAttribute(
-        where=type(output).__name__, what="the model gives no tensor that could be attributed"
-    )
+        inner = list(output.values())
+    elif isinstance(output, list | tuple):
+        inner = list(output)
+    elif is_dataclass(output):
+        inner = [getattr(output, field.name, None) for field in fields(output)]
+    elif isinstance(getattr(output, "logits", None), Tensor):
+        inner = [output.logits]
+    return [tensor for one in inner for tensor in _tensors(one, depth + 1)]
+
+
+def tensor_at(output: Any, path: Sequence[str | int]) -> Tensor | None:
+    """The tensor at a place of the output, as the capture names it; None where there is none."""
+    for key in path:
+        if isinstance(output, Tensor):
+            return None
+        if isinstance(output, list | tuple) and isinstance(key, int):
+            output = output[key] if key < len(output) else None
+        elif isinstance(output, Mapping):
+            output = output.get(key)
+        else:
+            output = getattr(output, str(key), None)
+    return output if isinstance(output, Tensor) else None
 
 
 def of_output(captured: Captured, row: int, output: Any, asked: int | None) -> Objective:
     """An output of the model: the one asked for, the label's, else the largest."""
     out = first_tensor(output).detach()
     if out.ndim < 2 or out.numel() == out.shape[0]:
-        return Objective("output", "the output", None, lambda o: _rows(first_tensor(o)))
+        if asked:
+            raise CannotAttribute(where=f"--target {asked}", what="the model has one output, 0")
+        words = "the output" if out.ndim else "the number that the model gives"
+        alone = not out.ndim
+        return Objective("output", words, None, lambda o: _rows(first_tensor(o)), alone)
     axis = _class_axis(captured, row, out)
     flat = out.movedim(axis, -1).reshape(-1, out.shape[axis])  # (positions, C)
     label = _label(captured, row, out.shape[axis])
@@ -81,14 +114,18 @@ def of_output(captured: Captured, row: int, output: Any, asked: int | None) -> O
 def of_loss(captured: Captured, row: int, output: Any) -> Objective | None:
     """The loss of this sample, worked out anew from the model's output; None where it cannot be.
 
-    What comes out for the sample as it is must have the right number of elements; how near it is
-    to the loss that the training saw, `nearness` tells.
+    Only of what the capture names as the very output that the loss was given. How near it comes to
+    the loss that the training saw, `nearness` tells.
     """
-    targets = captured.targets_of(row)
-    score = _loss_score(captured, targets, first_tensor(output)) if targets is not None else None
-    if score is None:
+    targets, path = captured.targets_of(row), captured.loss_output
+    out = tensor_at(output, path) if path is not None else None
+    if targets is None or path is None or out is None:
         return None
-    return Objective("loss", f"the loss ({captured.loss_kind})", None, score)
+    made = _loss_scores(captured, targets, out, lambda o: _at(o, path))
+    words = f"the loss ({captured.loss_kind})"
+    found = [Objective("loss", words, None, score) for score in made]
+    seen = float("nan") if captured.per_sample is None else float(captured.per_sample[row])
+    return min(found, key=lambda one: nearness(one, output, seen), default=None)
 
 
 def nearness(objective: Objective, output: Any, seen: float) -> float:
@@ -97,61 +134,85 @@ def nearness(objective: Objective, output: Any, seen: float) -> float:
     return abs(rebuilt - seen) / max(abs(seen), 1e-6)
 
 
-def _loss_score(captured: Captured, targets: Tensor, out: Tensor) -> Score | None:
+def _at(output: Any, path: Sequence[str | int]) -> Tensor:
+    found = tensor_at(output, path)
+    return first_tensor(output) if found is None else found
+
+
+def _loss_scores(captured: Captured, targets: Tensor, out: Tensor, part: Part) -> list[Score]:
+    """Every way in which the targets fit the output: mostly one."""
     if captured.loss_kind in ("cross-entropy", "nll"):
-        return _classification(captured, targets, out)
+        axes = _axes_of_classes(tuple(out.shape[1:]), targets)
+        made = [_classification(captured, targets, out, part, *axis) for axis in axes]
+        return [score for score in made if score is not None]
     pointwise = _POINTWISE.get(captured.loss_kind)
     if pointwise is None or targets.numel() != out.numel():
-        return None
+        return []
 
     def score(given: Any) -> Tensor:
-        values = first_tensor(given)
-        wanted = targets.to(values).reshape(1, -1)
-        spread = values.reshape(values.shape[0], -1)
-        return pointwise(spread, wanted.expand_as(spread), captured).mean(dim=1)
+        values = part(given)
+        wanted = targets.to(values).reshape(1, *values.shape[1:]).expand_as(values)
+        return pointwise(values, wanted, captured).reshape(values.shape[0], -1).mean(dim=1)
 
-    return score
+    return [score]
 
 
-def _classification(captured: Captured, targets: Tensor, out: Tensor) -> Score | None:
-    """n labels against (b, C), (b, n, C), (b, n + 1, C) of a shifted sequence, or (b, C, ...)."""
+def _classification(
+    captured: Captured, targets: Tensor, out: Tensor, part: Part, axis: int, cut: int | None
+) -> Score | None:
+    """The mean over the labels that count; None where a label is none of the classes."""
     labels = targets.reshape(-1)
     ignored = int(captured.loss_numbers.get("ignore_index", -100))
-    count = labels.numel()
-    shape = tuple(out.shape[1:])
-    if len(shape) == 1 and count == 1:
-        axis, cut = 1, None
-    elif len(shape) == 2 and shape[0] == count:
-        axis, cut = 2, None
-    elif len(shape) == 2 and shape[0] == count + 1:  # each position predicts the next one
-        axis, cut = 2, -1
-    elif len(shape) > 1 and prod(shape[1:]) == count:
-        axis, cut = 1, None
-    else:
+    counted = labels != ignored
+    if bool(((labels < 0) | (labels >= out.shape[axis]))[counted].any()):
         return None
-    largest = int(labels[labels != ignored].max()) if bool((labels != ignored).any()) else -1
-    if not 0 <= largest < out.shape[axis]:
-        return None
-    is_logits = captured.loss_kind == "cross-entropy"
+    loss = F.cross_entropy if captured.loss_kind == "cross-entropy" else F.nll_loss
+    told: dict[str, Any] = {"ignore_index": ignored, "reduction": "none"}
+    weight = captured.loss_tensors.get("weight")
+    if weight is not None:
+        if weight.shape != (out.shape[axis],):
+            return None
+        told["weight"] = weight.to(out.device, torch.float32)
+    if "label_smoothing" in captured.loss_numbers:
+        told["label_smoothing"] = captured.loss_numbers["label_smoothing"]
 
     def score(given: Any) -> Tensor:
-        values = first_tensor(given).movedim(axis, -1)
+        values = part(given).movedim(axis, -1)
         values = values[:, :cut] if cut is not None else values
         b = values.shape[0]
         flat = values.reshape(-1, values.shape[-1]).float()
-        wanted = labels.to(flat.device).repeat(b)
-        if not is_logits:
-            each = F.nll_loss(flat, wanted, ignore_index=ignored, reduction="none")
-        else:
-            each = F.cross_entropy(flat, wanted, ignore_index=ignored, reduction="none")
-        kept = (wanted != ignored).reshape(b, -1)
-        return each.reshape(b, -1).sum(dim=1) / kept.sum(dim=1).clamp(min=1)
+        each = loss(flat, labels.to(flat.device).repeat(b), **told)
+        return each.reshape(b, -1).sum(dim=1) / max(int(counted.sum()), 1)
 
     return score
+
+
+def _axes_of_classes(shape: tuple[int, ...], targets: Tensor) -> Iterator[tuple[int, int | None]]:
+    """Where the classes may be in an output (b, *shape), and to which position the labels go.
+
+    n labels fit (b, C), (b, n, C), (b, n + 1, C) where each position predicts the next one, and
+    torch's own order (b, C, ...).
+    """
+    count = targets.numel()
+    if len(shape) == 1 and count == 1:
+        yield 1, None
+    if len(shape) == 2 and shape[0] == count:
+        yield 2, None
+    if len(shape) == 2 and shape[0] == count + 1:
+        yield 2, -1
+    if len(shape) > 1 and prod(shape[1:]) == count:
+        yield 1, None
+
+
+def _pos_weight(values: Tensor, captured: Captured) -> Tensor | None:
+    weight = captured.loss_tensors.get("pos_weight")
+    return None if weight is None else weight.to(values)
 
 
 _POINTWISE: dict[str, Callable[[Tensor, Tensor, Captured], Tensor]] = {
     "mse": lambda x, y, c: F.mse_loss(x, y, reduction="none"),
+    "squared-difference": lambda x, y, c: F.mse_loss(x, y, reduction="none"),
+    "absolute-difference": lambda x, y, c: F.l1_loss(x, y, reduction="none"),
     "smooth-l1": lambda x, y, c: F.smooth_l1_loss(
         x, y, reduction="none", beta=c.loss_numbers.get("beta", 1.0)
     ),
@@ -160,7 +221,7 @@ _POINTWISE: dict[str, Callable[[Tensor, Tensor, Captured], Tensor]] = {
     ),
     "binary-cross-entropy": lambda x, y, c: F.binary_cross_entropy(x, y, reduction="none"),
     "binary-cross-entropy-with-logits": lambda x, y, c: F.binary_cross_entropy_with_logits(
-        x, y, reduction="none"
+        x, y, reduction="none", pos_weight=_pos_weight(x, c)
     ),
 }
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from nndiag.attribution import results
-from nndiag.attribution.attribute import Request, attribute
+from nndiag.attribution.attribute import DependentSamples, Request, attribute
 from nndiag.attribution.captured import Captured, read_capture
-from nndiag.attribution.model_call import CannotAttribute
+from nndiag.attribution.model_call import CannotAttribute, shapes_of
 from nndiag.errors import NndiagError, UnreadableLog
 from nndiag.journal.format import ATTRIBUTIONS_FOLDER, CAPTURES_FOLDER
 
@@ -42,20 +44,28 @@ def captures_of(rank_directory: str) -> list[str]:
 def attribute_all(
     model: nn.Module, batches: Batches, say: Callable[[str], None] = lambda text: None
 ) -> Sequence[str]:
-    """Attribute each batch and write down what came of it; the paths of what was written."""
+    """Attribute each batch and write down what came of it; the paths of what was written.
+
+    All together in the time of the request, but one sample of each batch at least. Works inside of
+    `torch.inference_mode`, too: the script may call its model there first.
+    """
     folder = os.path.join(batches.rank_directory, ATTRIBUTIONS_FOLDER)
+    deadline = time.monotonic() + batches.request.seconds
     written = []
     for path in captures_of(batches.rank_directory):
         name = os.path.basename(path)
         if batches.names and name not in batches.names:
             continue
         say(f"attributions by {batches.request.method}: {name.replace('-', ' ')}")
-        try:
-            captured = read_capture(path)
-        except UnreadableLog as error:
-            say(f"left out {error.where}: {error.what}")
-            continue
-        written.append(_one(model, captured, folder, batches))
+        left = max(0.0, deadline - time.monotonic())
+        request = replace(batches.request, seconds=left)
+        with torch.inference_mode(False):
+            try:
+                captured = read_capture(path)
+            except UnreadableLog as error:
+                say(f"left out {error.where}: {error.what}")
+                continue
+            written.append(_one(model, captured, folder, request, batches.is_trained))
     return written
 
 
@@ -72,16 +82,16 @@ class Looking:
             if not asked["names"] or os.path.basename(path) in asked["names"]:
                 captured = read_capture(path)
                 self._names.append(captured.model)
-                weights = captured.weights()
-                if weights is not None:
-                    self._shapes.append({name: tuple(t.shape) for name, t in weights.items()})
+                shapes = captured.shapes()
+                if shapes is not None:
+                    self._shapes.append(shapes)
 
     def is_it(self, module: nn.Module) -> bool:
         """Whether this module has the parameters and buffers of a captured one."""
         if id(module) in self._seen:
             return False
         self._seen.add(id(module))
-        own = {n: tuple(t.shape) for n, t in (*module.named_parameters(), *module.named_buffers())}
+        own = shapes_of(module)
         self._largest = max(self._largest, (len(own), type(module).__name__))
         return own in self._shapes if self._shapes else type(module).__name__ in self._names
 
@@ -97,10 +107,12 @@ class Looking:
         return f"no model is {wanted} with the captured parameters{other}"
 
 
-def _one(model: nn.Module, captured: Captured, folder: str, batches: Batches) -> str:
-    asked = batches.request
+def _one(
+    model: nn.Module, captured: Captured, folder: str, asked: Request, is_trained: bool
+) -> str:
+    """`is_trained`: the model is as it was when the last batch was kept."""
     try:
-        is_as_captured = batches.is_trained and captured.why == "end"
+        is_as_captured = is_trained and captured.why == "end"
         if captured.no_weights_because and not (
             is_as_captured and SHARDED not in captured.no_weights_because
         ):
@@ -111,6 +123,10 @@ def _one(model: nn.Module, captured: Captured, folder: str, batches: Batches) ->
             )
         weights = None if is_as_captured else captured.weights()
         return results.write(folder, attribute(model, captured, weights, asked))
+    except DependentSamples as error:
+        return results.write_failure(
+            folder, replace(captured, per_sample=None), asked.method, error
+        )
     except NndiagError as error:
         return results.write_failure(folder, captured, asked.method, error)
 

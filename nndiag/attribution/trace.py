@@ -22,6 +22,7 @@ class Ran:
     module: nn.Module
     inputs: tuple[Tensor, ...]
     output_shape: tuple[int, ...]  # of its first tensor; () where it gave none
+    gives_one: bool  # tensor, and nothing besides
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Trace:
         return found
 
     def embedding_of(self, ids: Tensor) -> nn.Module | None:
-        """The embedding that was given these very ids."""
+        """The `nn.Embedding` that was given these very ids."""
         for one in self.ran:
             if isinstance(one.module, nn.Embedding) and any(
                 given.shape == ids.shape and torch.equal(given, ids) for given in one.inputs
@@ -58,7 +59,8 @@ class Trace:
         if not places:
             return None
         before = [r for r in leaves[: places[-1]] if not isinstance(r.module, PASSIVE)]
-        return before[-1] if before else None
+        fit = [r for r in before if r.gives_one and self.counts[r.name] == 1]
+        return next(reversed(fit or before), None)
 
 
 @dataclass(slots=True)
@@ -89,6 +91,6 @@ def _note(notes: _Notes, name: str) -> Any:
         given = tuple(one for one in (*args, *kwargs.values()) if isinstance(one, Tensor))
         first = output[0] if isinstance(output, tuple) and output else output
         shape = tuple(first.shape) if isinstance(first, Tensor) else ()
-        notes.ran.append(Ran(name, module, given, shape))
+        notes.ran.append(Ran(name, module, given, shape, isinstance(output, Tensor)))
 
     return hook

@@ -160,9 +160,12 @@ def _event(line: bytes) -> JsonObject | None:
     return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
 
 
-def read_object(path: Path, schema: str) -> JsonObject:
-    """The JSON object in a file of ours that names `schema`, of its own number or a minor one."""
-    content, is_cut = regular_content(path, JSON_BYTES)
+def read_object(path: Path, schema: str, most: int = JSON_BYTES) -> JsonObject:
+    """The JSON object in a file of ours that names `schema`, of its own number or a minor one.
+
+    A file of more than `most` bytes is refused.
+    """
+    content, is_cut = regular_content(path, most)
     where = os.fspath(path)
     try:
         told = None if is_cut else json.loads(content)

@@ -21,6 +21,7 @@ from nndiag.records import AttributedInput, AttributedSample, Attribution
 
 MOST = 200  # of one run
 LONGEST = 500  # characters of a text
+JSON_BYTES, TENSOR_BYTES = 8 << 20, 1 << 30  # of one attribution
 KINDS = ("image", "tabular", "sequence", "tokens", "ids")
 
 JsonObject = Mapping[str, Any]
@@ -44,8 +45,8 @@ def attributions_of(run: str) -> tuple[list[Attribution], list[UnreadableLog]]:
 
 def read_attribution(path: str) -> Attribution:
     """One of them, from the path of its JSON. Raises `UnreadableLog`."""
-    told = read_object(path, ATTRIBUTION_SCHEMA)
-    stored = read_tensors(f"{path.removesuffix('.json')}.safetensors")
+    told = read_object(path, ATTRIBUTION_SCHEMA, most=JSON_BYTES)
+    stored = read_tensors(f"{path.removesuffix('.json')}.safetensors", most=TENSOR_BYTES)
     samples = tuple(map(_sample, objects(told, "samples")))
     inputs = tuple(_input(one, stored, len(samples), path) for one in objects(told, "inputs"))
     return Attribution(
@@ -57,9 +58,9 @@ def read_attribution(path: str) -> Attribution:
         of=_text(told, "of"),
         layer=_text(told, "layer"),
         inputs=inputs,
-        units=_floats(stored.get("units"), len(samples), path),
+        units=_of_samples(stored.get("units"), len(samples), path),
         samples=samples,
-        batch=_floats(stored.get("losses"), None, path),
+        batch=_losses(stored.get("losses"), path),
         batch_size=whole(told, "batch_size"),
         loss=_float(told, "loss"),
         before=_float(told, "before"),
@@ -94,20 +95,36 @@ def _input(
     if values is None or kind not in KINDS:
         raise UnreadableLog(where=path, what=f"the input {name[:40]} is not there")
     array = values.array()
-    found = _floats(stored.get(f"attributions/{name}"), samples, path)
-    if array.shape[:1] != (samples,) or (found is not None and found.shape != array.shape):
+    found = _floats(stored.get(f"attributions/{name}"), path)
+    baseline = _floats(stored.get(f"baseline/{name}"), path)
+    fits = array.shape[:1] == (samples,) and array.ndim >= (3 if kind == "image" else 1)
+    fits = fits and (found is None or found.shape == array.shape)
+    if not fits or (baseline is not None and baseline.shape != array.shape[1:]):
         raise UnreadableLog(where=path, what=f"the input {name[:40]} has another shape")
-    return AttributedInput(name, kind, array, found, _floats(stored.get(f"baseline/{name}")))
+    return AttributedInput(name, kind, array, found, baseline)
 
 
-def _floats(
-    stored: StoredTensor | None, rows: int | None = None, path: str = ""
-) -> np.ndarray | None:
+def _of_samples(stored: StoredTensor | None, samples: int, path: str) -> np.ndarray | None:
+    """(S, U, ...) of the units of a layer."""
+    array = _floats(stored, path)
+    if array is not None and (array.ndim < 2 or array.shape[0] != samples):
+        raise UnreadableLog(where=path, what="its units do not fit its samples")
+    return array
+
+
+def _losses(stored: StoredTensor | None, path: str) -> np.ndarray | None:
+    array = _floats(stored, path)
+    if array is not None and array.ndim != 1:
+        raise UnreadableLog(where=path, what="the losses of its batch are not one for each sample")
+    return array
+
+
+def _floats(stored: StoredTensor | None, path: str) -> np.ndarray | None:
     if stored is None:
         return None
     array = stored.array()
-    if rows is not None and array.shape[:1] != (rows,):
-        raise UnreadableLog(where=path, what="its tensors do not fit its samples")
+    if array.dtype.kind != "f":
+        raise UnreadableLog(where=path, what="its numbers are of another kind")
     return array
 
 

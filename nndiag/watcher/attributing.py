@@ -56,10 +56,10 @@ def again(torch: Any, asked: dict[str, Any]) -> None:
         os._exit(status)
 
     def called(module: Any, inputs: Any, output: Any) -> None:
-        if not looking.is_it(module):
-            return
-        handle.remove()
         try:
+            if not looking.is_it(module):
+                return
+            handle.remove()
             looking.attribute(module, say)
         except Exception as error:
             stop(f"no attributions: {type(error).__name__}: {str(error)[:300]}", FAILED)
@@ -68,6 +68,7 @@ def again(torch: Any, asked: dict[str, Any]) -> None:
     def stepped(*_: Any) -> None:
         stop(f"the script began to train, but {looking.why_not()}", NO_MODEL)
 
+    os.environ["TORCH_COMPILE_DISABLE"] = "1"  # read when dynamo is loaded: hooks see all modules
     try:
         looking = import_module(RUN).Looking(asked)
         handle = torch.nn.modules.module.register_module_forward_hook(called)
