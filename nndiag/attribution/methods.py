@@ -19,7 +19,9 @@ from captum.attr import (
     LayerGradCam,
     Saliency,
 )
-from torch import Tensor, nn
+from torch import Tensor
+
+from nndiag.attribution.layers import Layer
 
 FIRST_STEPS, MOST_STEPS = 32, 256  # of the integral
 ENOUGH = 0.05  # |delta| / |f(x) - f(baseline)|: above, the steps are doubled
@@ -38,7 +40,7 @@ class Problem:
     given: Inputs  # (1, ...) each
     baselines: Inputs
     groups: Inputs  # (1, ...) whole numbers: what is ablated together
-    layer: nn.Module | None = None
+    layer: Layer | None = None
     deadline: float = math.inf  # of time.monotonic: then the integral is refined no more
     at_most: int = MOST_AT_ONCE
 
@@ -79,9 +81,11 @@ def layer_conductance(problem: Problem, at_once: int, steps: int) -> Attributed:
     """Dhamdhere et al. 2018, arXiv:1805.12233."""
 
     def integrate(count: int) -> tuple[Inputs, Tensor]:
-        found, delta = LayerConductance(problem.score, _layer(problem)).attribute(
+        layer = _layer(problem)
+        found, delta = LayerConductance(problem.score, layer.module).attribute(
             problem.given,
             baselines=problem.baselines,
+            attribute_to_layer_input=layer.of_input,
             n_steps=count,
             internal_batch_size=at_once,
             return_convergence_delta=True,
@@ -140,7 +144,7 @@ def feature_ablation(problem: Problem, at_once: int, steps: int) -> Attributed:
 
 def layer_gradcam(problem: Problem, at_once: int, steps: int) -> Attributed:
     """Selvaraju et al. 2016, arXiv:1610.02391."""
-    found = LayerGradCam(problem.score, _layer(problem)).attribute(
+    found = LayerGradCam(problem.score, _layer(problem).module).attribute(
         problem.given, relu_attributions=True
     )
     return Attributed(_tuple(found), *_ends(problem))
@@ -162,7 +166,7 @@ def _ends(problem: Problem) -> tuple[float, float]:
         return float(problem.score(*problem.given)[0]), float(problem.score(*problem.baselines)[0])
 
 
-def _layer(problem: Problem) -> nn.Module:
+def _layer(problem: Problem) -> Layer:
     assert problem.layer is not None
     return problem.layer
 

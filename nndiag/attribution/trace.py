@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from nndiag.attribution.model_call import ModelCall
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d)
-PASSIVE = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Flatten, nn.Identity)
+CONVOLUTIONS = (
+    nn.Conv1d, nn.Conv2d, nn.Conv3d,
+    nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,15 +54,9 @@ class Trace:
     def last_convolution(self) -> Ran | None:
         return next((r for r in reversed(self.ran) if isinstance(r.module, CONVOLUTIONS)), None)
 
-    def before_the_last(self) -> Ran | None:
-        """What feeds the last layer with parameters: the units that the output is made from."""
-        leaves = [r for r in self.ran if not r.module._modules and len(r.output_shape) > 1]
-        places = [i for i, r in enumerate(leaves) if r.module._parameters]
-        if not places:
-            return None
-        before = [r for r in leaves[: places[-1]] if not isinstance(r.module, PASSIVE)]
-        fit = [r for r in before if r.gives_one and self.counts[r.name] == 1]
-        return next(reversed(fit or before), None)
+    def with_parameters(self) -> list[Ran]:
+        """The layers that hold parameters themselves and none in parts of theirs."""
+        return [r for r in self.ran if r.module._parameters and not r.module._modules]
 
 
 @dataclass(slots=True)

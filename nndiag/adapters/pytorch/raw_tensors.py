@@ -18,7 +18,15 @@ DTYPES = {
 
 def can_be_written(tensor: Tensor) -> bool:
     """Whether it is a plain array of numbers of a kind that a tensor file has."""
-    return tensor.layout is torch.strided and tensor.dtype in DTYPES and not tensor.is_quantized
+    is_plain = type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__  # no wrapper of others
+    return (
+        is_plain
+        and not tensor.is_nested
+        and not tensor.is_meta
+        and not tensor.is_quantized
+        and tensor.layout is torch.strided
+        and tensor.dtype in DTYPES
+    )
 
 
 def named(name: str, tensor: Tensor) -> NamedTensor:

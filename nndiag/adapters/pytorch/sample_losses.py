@@ -169,7 +169,7 @@ def _binary(term: Term, given: Tensor) -> ElementLosses | None:
 
 
 def _nll(term: Term, log_probabilities: Tensor) -> ElementLosses | None:
-    """Of (M, C) or (M, C, H, W) log-probabilities; it is cross-entropy if they are softmax's."""
+    """Of (M, C) or (M, C, H, W) log-probabilities; cross-entropy if the model gave no such."""
     targets = saved(term.node, "target")
     if targets is None:
         return None
@@ -193,7 +193,7 @@ def _nll(term: Term, log_probabilities: Tensor) -> ElementLosses | None:
         share = smoothing / log_probabilities.shape[1]
         elements = (1 - smoothing) * elements - share * each_class.sum(dim=1)
     elements = elements.masked_fill(~kept, 0.0)
-    is_softmax = type(term.node.next_functions[0][0]).__name__ == "LogSoftmaxBackward0"
+    is_softmax = any(type(node).__name__ == "LogSoftmaxBackward0" for node in term.below)
     return ElementLosses(
         "cross-entropy" if is_softmax else "nll",
         elements,
