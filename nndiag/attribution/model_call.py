@@ -17,7 +17,7 @@ from torch.func import functional_call
 from nndiag.attribution.captured import Captured, put_together
 from nndiag.errors import BadUsage
 
-HOOKS = ("_hooks", "_hooks_with_kwargs", "_hooks_always_called")
+TABLES = ("_parameters", "_buffers", "_hooks", "_hooks_with_kwargs", "_hooks_always_called")
 HALVES = (torch.float16, torch.bfloat16)
 
 
@@ -136,9 +136,11 @@ def at_rest(model: nn.Module) -> Iterator[None]:
 
 
 def _tables(module: nn.Module) -> list[tuple[dict[Any, Any], dict[Any, Any]]]:
-    """Buffers and hooks of a module, each with a copy."""
-    names = [name for name in vars(module) if name == "_buffers" or name.endswith(HOOKS)]
-    tables = [vars(module)[name] for name in names]
+    """Parameters, buffers and hooks of a module, each with a copy.
+
+    `functional_call` puts back the wrong parameters into a module that a model holds twice.
+    """
+    tables = [kept for name, kept in vars(module).items() if name.endswith(TABLES)]
     return [(table, dict(table)) for table in tables if isinstance(table, dict)]
 
 
