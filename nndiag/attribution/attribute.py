@@ -82,7 +82,7 @@ def attribute(
     with warnings.catch_warnings(), at_rest(model), explained(request.method):
         warnings.simplefilter("ignore")  # of captum, about what it does to inputs
         call = ModelCall(model, captured, weights)
-        _refuse_bad_weights(captured, weights)
+        _refuse_bad_weights(call)
         seen = trace(call)
         check_independence(call)
         features = features_of(call, seen)
@@ -140,15 +140,18 @@ def _size(values: Tensor) -> float:
     return float(finite.abs().max()) if finite.numel() else 1.0
 
 
-def _refuse_bad_weights(captured: Captured, weights: Mapping[str, Tensor] | None) -> None:
+def _refuse_bad_weights(call: ModelCall) -> None:
     """Of parameters that are not finite no batch is the reason."""
-    for name, tensor in (weights or {}).items():
+    captured = call.captured
+    for name, tensor in call.weights.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise CannotAttribute(
-                where=captured.model,
-                what=f"{name} was not finite any longer when this batch came (step "
-                f"{captured.step}): no sample of it is the reason, what went before is",
+            what = (
+                f"{name} is not finite at the end of the training: all that it gives is not, too"
+                if captured.why == "end"
+                else f"{name} was not finite any longer when this batch came (step "
+                f"{captured.step}): no sample of it is the reason, what went before is"
             )
+            raise CannotAttribute(where=captured.model, what=what)
 
 
 def _method(asked: str, features: Sequence[Feature]) -> Method:

@@ -35,10 +35,10 @@ class ModelCall:
         self.model = model
         self.captured = captured
         self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        self._weights = (
+        self.weights: Mapping[str, Tensor] = (
             _fitting(model, weights, self.device) if weights is not None else _own(model)
         )
-        dtypes = {t.dtype for t in self._weights.values() if t.is_floating_point()}
+        dtypes = {t.dtype for t in self.weights.values() if t.is_floating_point()}
         self._inputs = {
             name: _widened(t, dtypes).to(self.device) for name, t in captured.inputs.items()
         }
@@ -89,13 +89,13 @@ class ModelCall:
     def _run(self, tensors: Mapping[str, Tensor]) -> Any:
         args = tuple(put_together(one, tensors) for one in self.captured.args)
         kwargs = {k: put_together(one, tensors) for k, one in self.captured.kwargs.items()}
-        return functional_call(self.model, self._weights, args, kwargs)
+        return functional_call(self.model, self.weights, args, kwargs)
 
     def vectors_of(self, embedding: nn.Module, ids: Tensor) -> Tensor:
         """(b, ..., E) what an embedding of the model gives for ids (b, ...)."""
         own = {id(p): name for name, p in self.model.named_parameters()}  # shared ones once
         weights = {
-            name: self._weights[own[id(p)]] if id(p) in own else p
+            name: self.weights[own[id(p)]] if id(p) in own else p
             for name, p in embedding.named_parameters()
         }
         with torch.no_grad():

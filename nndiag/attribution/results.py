@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from nndiag.errors import NndiagError
 from nndiag.journal.format import ATTRIBUTION_SCHEMA
 from nndiag.journal.tensors import write_tensors
 from nndiag.journal.writer import make_directory, write_json
+from nndiag.vocabulary.methods import AUTO
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -54,6 +56,7 @@ def write(folder: str, result: Result) -> str:
         "seconds": round(result.seconds, 3),
         "notes": list(result.notes),
     }
+    _drop(folder, f"{result.captured.name}-{AUTO}")  # an earlier failure to choose a method
     return _write(folder, f"{result.captured.name}-{result.method.name}", told, tensors)
 
 
@@ -108,6 +111,12 @@ def _tensors(result: Result) -> Iterator[_Named]:
 def _losses(captured: Captured) -> Iterator[_Named]:
     if captured.per_sample is not None:
         yield _Named("losses", captured.per_sample.float())
+
+
+def _drop(folder: str, name: str) -> None:
+    for ending in (".json", ".safetensors"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(folder, name + ending))
 
 
 def _write(folder: str, name: str, told: Mapping[str, object], tensors: Sequence[_Named]) -> str:

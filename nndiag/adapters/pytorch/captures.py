@@ -74,6 +74,7 @@ class Captures:
         self._model: nn.Module | None = None
         self._idle = 0  # measured backward calls since it was called last
         self._call: Call | None = None
+        self._is_old = False  # a step has ended since that call
         self._recent: deque[float] = deque(maxlen=WINDOW)
         self._kept: dict[str, float] = {}  # name of a capture -> score
         self._writes = 0
@@ -96,7 +97,7 @@ class Captures:
         """Remember the call; nothing is copied."""
         if torch.is_grad_enabled() and not in_backward():
             self._call = Call(args, kwargs, outputs_of(output))
-            self._idle = 0
+            self._idle, self._is_old = 0, False
 
     def saw_backward(self, losses: Iterable[Tensor], value: Scalar) -> None:
         """Keep the batch if its loss leaps; else its first rows, if the step is measured."""
@@ -120,8 +121,13 @@ class Captures:
             self._recent.append(loss)
 
     def end_step(self) -> None:
-        """Let go of the batch."""
-        self._call = None
+        """Let go of a batch that no backward pass came for.
+
+        Not at the first step after it: that may be of a discriminator, before the generator's own.
+        """
+        if self._is_old:
+            self._call = None
+        self._is_old = True
 
     def end(self) -> None:
         """The training is over: keep the last measured batch, and the parameters as they are now.
@@ -137,8 +143,8 @@ class Captures:
     def _choose(self, called: Iterable[nn.Module]) -> None:
         """Take the largest of the modules that no other called one holds."""
         modules = list(called)
-        held = {id(part) for m in modules for part in m.modules() if part is not m}
-        sizes = [(sum(p.numel() for p in module.parameters()), module) for module in modules if id(module) not in held]
+        held = {id(part) for m in modules for part in _parts_of(m) if part is not m}
+        sizes = [(_size(module), module) for module in modules if id(module) not in held]
         size, module = max(sizes, key=lambda pair: pair[0], default=(0, None))
         if module is None or not size:
             return
@@ -242,6 +248,24 @@ class Captures:
         if text not in self._told:
             self._told.add(text)
             self._parts.sink.note(text)
+
+
+def _parts_of(module: nn.Module) -> Iterator[nn.Module]:
+    """The module and all inside of it; no method of theirs is called, not even `__hash__`."""
+    seen: set[int] = set()
+    stack = [module]
+    while stack:
+        part = stack.pop()
+        if id(part) not in seen:
+            seen.add(id(part))
+            yield part
+            stack.extend(child for child in part._modules.values() if child is not None)
+
+
+def _size(module: nn.Module) -> int:
+    """Numbers in its parameters."""
+    own = {id(p): p for part in _parts_of(module) for p in part._parameters.values()}
+    return sum(p.numel() for p in own.values() if p is not None and not nn.parameter.is_lazy(p))
 
 
 def bare(model: nn.Module) -> nn.Module:
