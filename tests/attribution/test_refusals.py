@@ -263,20 +263,20 @@ def test_a_lone_number_is_attributed_one_variation_at_a_time(tmp_path: Path):
     assert result.relative_delta is not None and result.relative_delta < 0.05
 
 
-UNWRITABLE = {
-    "a graph object": SimpleNamespace(edges=1),
-    "a sparse tensor": torch.eye(4).to_sparse(),
-    "complex numbers": torch.zeros(4, dtype=torch.complex64),
-    "a set": {1, 2},
-    "deep lists": [[[[[[[[1]]]]]]]],
-    "a nested tensor": torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]),
-    "a quantised tensor": torch.quantize_per_tensor(torch.zeros(4), 1.0, 0, torch.qint8),
+UNWRITABLE: dict[str, Callable[[], Any]] = {
+    "a graph object": lambda: SimpleNamespace(edges=1),
+    "a sparse tensor": lambda: torch.eye(4).to_sparse(),
+    "complex numbers": lambda: torch.zeros(4, dtype=torch.complex64),
+    "a set": lambda: {1, 2},
+    "deep lists": lambda: [[[[[[[[1]]]]]]]],
+    "a nested tensor": lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]),
+    "a quantised tensor": lambda: torch.quantize_per_tensor(torch.zeros(4), 1.0, 0, torch.qint8),
 }
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("argument", UNWRITABLE.values(), ids=UNWRITABLE)
-def test_arguments_that_cannot_be_kept_are_said(tmp_path: Path, argument: Any):
+def test_arguments_that_cannot_be_kept_are_said(tmp_path: Path, argument: Callable[[], Any]):
     class Takes(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -288,7 +288,7 @@ def test_arguments_that_cannot_be_kept_are_said(tmp_path: Path, argument: Any):
     model = Takes()
     watched = t.Watched(model, tmp_path)
 
-    watched.backward(F.cross_entropy(model(x, argument), y))
+    watched.backward(F.cross_entropy(model(x, argument()), y))
     watched.end()
 
     assert not (tmp_path / "captures").exists()

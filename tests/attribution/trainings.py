@@ -5,6 +5,7 @@ What is captured goes the way of a watched run: the code that the hooks call, fi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nndiag.adapters.base import Capture
-from nndiag.adapters.pytorch.captures import FEWEST, Captures
+from nndiag.adapters.pytorch.captures import Captures
+from nndiag.adapters.pytorch.leaps import Leaps
 from nndiag.attribution.attribute import Request, Result, attribute
 from nndiag.attribution.captured import Captured, read_capture
 from nndiag.watcher import capture_files
@@ -34,6 +36,13 @@ class Recorded:
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+
+class AlwaysLeaps(Leaps):
+    """Whatever the loss is, it is far above those before."""
+
+    def score(self, loss: float) -> float:
+        return 100.0 if math.isfinite(loss) else math.inf
 
 
 class Watched:
@@ -58,7 +67,7 @@ class Watched:
     def backward(self, loss: Tensor, *, leaps: bool = True) -> None:
         """What the tap on backward does; `leaps`: all losses before were small."""
         if leaps:
-            self.captures._recent.extend([-1e9 + i for i in range(FEWEST)])
+            self.captures._leaps = AlwaysLeaps()
         with torch.no_grad():
             self.captures.saw_backward([loss], float(loss))
 

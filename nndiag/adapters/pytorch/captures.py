@@ -10,8 +10,6 @@ Unlike all else, this waits for the loss of each step on the host.
 from __future__ import annotations
 
 import math
-import statistics
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +20,7 @@ from torch import Tensor, nn
 from nndiag.adapters.base import Capture
 from nndiag.adapters.pytorch.call_tree import NotKept, Tree, tree_of
 from nndiag.adapters.pytorch.discovery import WRAPPERS
+from nndiag.adapters.pytorch.leaps import Leaps
 from nndiag.adapters.pytorch.loss_taps import Scalar
 from nndiag.adapters.pytorch.loss_terms import Output, Terms, outputs_of, terms_of
 from nndiag.adapters.pytorch.parts import Parts
@@ -30,15 +29,11 @@ from nndiag.adapters.pytorch.ranks import flat_shards, is_distributed, kind_of
 from nndiag.adapters.pytorch.raw_tensors import can_be_written, named
 from nndiag.adapters.pytorch.sample_losses import element_losses
 
-# A leap: so many times the noise of the last losses above their median, and above all of them.
-# Our own choice, looser than `loss-spike`, which has the last word when the run is read.
-LEAP, WINDOW, FEWEST = 8.0, 50, 20
-LEAST_NOISE = 0.02  # of the median: a loss that hardly moves has no noise to speak of
 MOST_LEAPS = 3  # kept of one run
 MOST_WRITES = 8  # of one run, those that others replace included
 REST = 50  # steps after a capture: of a loss that climbs and climbs, the beginning counts
 IDLE = 20  # measured backward calls without the model that is followed: another trains by now
-REPLACES = 2.0  # times the score of the least one that is kept
+REPLACES = 1.5  # times the score of the least one that is kept
 
 ROWS = 16  # of the last measured batch
 BATCH_BYTES = 256 << 20
@@ -75,7 +70,7 @@ class Captures:
         self._idle = 0  # measured backward calls since it was called last
         self._call: Call | None = None
         self._is_old = False  # a step has ended since that call
-        self._recent: deque[float] = deque(maxlen=WINDOW)
+        self._leaps = Leaps()
         self._kept: dict[str, float] = {}  # name of a capture -> score
         self._writes = 0
         self._rests_until = 0
@@ -112,13 +107,12 @@ class Captures:
         if not terms.any:
             return  # of another model: a discriminator, say, that was shown a detached output
         self._call = None  # the batch is let go of before the backward pass
-        why, score = self._leap(loss)
-        if why and self._is_wanted(why, score):
-            self._keep(call, terms, loss, why, score)
+        score = self._leaps.score(loss)
+        if score and self._is_wanted(score):
+            self._keep(call, terms, loss, score)
         elif recording and math.isfinite(loss):
             self._newest = self._rows_of(call, terms, loss, ROWS) or self._newest
-        if math.isfinite(loss):
-            self._recent.append(loss)
+        self._leaps.add(loss)
 
     def end_step(self) -> None:
         """Let go of a batch that no backward pass came for.
@@ -149,33 +143,20 @@ class Captures:
         if module is None or not size:
             return
         if module is not self._model:
-            self._recent.clear()
+            self._leaps.clear()
             self._newest = None
         self._model, self._idle = module, 0
 
     # -- which batch
 
-    def _leap(self, loss: float) -> tuple[str, float]:
-        """Why this loss is worth a capture, and by how much; "" if it is not."""
-        if not math.isfinite(loss):
-            return "nonfinite", math.inf
-        if len(self._recent) < FEWEST:
-            return "", 0.0
-        middle = statistics.median(self._recent)
-        spread = statistics.median(abs(value - middle) for value in self._recent)
-        noise = max(1.4826 * spread, LEAST_NOISE * abs(middle), 1e-12)
-        score = (loss - middle) / noise
-        leaps = score > LEAP and loss > max(self._recent)
-        return ("spike", score) if leaps else ("", 0.0)
-
-    def _is_wanted(self, why: str, score: float) -> bool:
+    def _is_wanted(self, score: float) -> bool:
         if self._writes >= MOST_WRITES or self._parts.observers.steps < self._rests_until:
             return False
-        if why == "nonfinite":
+        if math.isinf(score):
             return math.inf not in self._kept.values()
         return len(self._kept) < MOST_LEAPS or score > REPLACES * min(self._kept.values())
 
-    def _keep(self, call: Call, terms: Terms, loss: float, why: str, score: float) -> None:
+    def _keep(self, call: Call, terms: Terms, loss: float, score: float) -> None:
         self._writes += 1
         kept = self._rows_of(call, terms, loss, rows=None)
         if kept is None:
@@ -186,8 +167,8 @@ class Captures:
             replaced = min(self._kept, key=self._kept.__getitem__)
             del self._kept[replaced]
         name = f"step-{kept.step}"
-        told = {"score": score, "before": statistics.median(self._recent or [math.nan])}
-        self._write(name, kept, why, told, replaced)
+        why = "nonfinite" if math.isinf(score) else "spike"
+        self._write(name, kept, why, {"score": score, "before": self._leaps.usual}, replaced)
         self._kept[name] = score
 
     def _rows_of(self, call: Call, terms: Terms, loss: float, rows: int | None) -> Kept | None:
