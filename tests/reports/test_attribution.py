@@ -52,6 +52,17 @@ def test_a_loss_that_all_samples_share_blames_none() -> None:
     assert "no sample stands out" in text(SPREAD)
 
 
+def test_a_sample_that_made_all_of_the_rise_stands_out_with_less_than_half_of_the_loss() -> None:
+    losses = np.full(32, 0.4)
+    losses[7] = 10.0
+    carried = attribution_facts.carriers(
+        replace(SPIKE, batch=losses, loss=float(losses.mean()), before=0.4)
+    )
+
+    assert carried is not None and carried.stand_out
+    assert carried.rows == (7,) and carried.shares[0] < 0.5
+
+
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=200))
 def test_carriers_hold_most_of_the_loss_and_no_fewer_would(losses: list[float]) -> None:
     carried = attribution_facts.carriers(replace(SPIKE, batch=np.array(losses)))
