@@ -35,7 +35,7 @@ class ModelCall:
         self.model = model
         self.captured = captured
         self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
-        self.weights: Mapping[str, Tensor] = (
+        self.weights: dict[str, Tensor] = (
             _fitting(model, weights, self.device) if weights is not None else _own(model)
         )
         dtypes = {t.dtype for t in self.weights.values() if t.is_floating_point()}

@@ -135,7 +135,7 @@ def test_a_method_of_a_layer_names_units(watched: tuple[Path, str]) -> None:
     )
 
     assert done.returncode == 0, done.stderr
-    assert "layer 1 " in done.stdout and "unit " in done.stdout
+    assert "layer input of 2 " in done.stdout and "unit " in done.stdout
     assert "spike at step 120" in done.stdout and "as trained" not in done.stdout
 
 
