@@ -16,6 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("captum")
+
 import torch
 
 from nndiag.attribution.attribute import Request
@@ -26,7 +30,7 @@ from nndiag.errors import UnreadableLog
 from nndiag.readers.attributions import read_attribution
 from nndiag.reports import attribution, attribution_json
 from tests.attribution import trainings as t
-from tests.attribution.conftest import trained
+from tests.attribution.trainings import trained
 
 JUNK: list[Any] = [
     None, True, -1, 0, 2**70, 1.5, "x", "NaN", [], {}, [[]], [None], [["a", 1]], {"a": 1},

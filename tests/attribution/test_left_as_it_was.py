@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("captum")
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -8,6 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("captum")
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,7 +20,7 @@ from nndiag.attribution import methods, one_sample
 from nndiag.attribution.attribute import DependentSamples
 from nndiag.attribution.model_call import CannotAttribute
 from tests.attribution import trainings as t
-from tests.attribution.conftest import trained
+from tests.attribution.trainings import trained
 
 x = torch.randn(8, 6)
 y = torch.arange(8) % 2

@@ -7,12 +7,16 @@ from pathlib import Path
 from statistics import mean
 
 import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("captum")
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from tests.attribution import trainings as t
-from tests.attribution.conftest import trained
+from tests.attribution.trainings import trained
 
 IG, IXG, SALIENCY, ABLATION = (
     "integrated-gradients",

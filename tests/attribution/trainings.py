@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -145,7 +146,7 @@ def fit(
     return model
 
 
-def trained(
+def train(
     name: str,
     model: nn.Module,
     draw: Callable[[], tuple[tuple[Tensor, ...], dict[str, Tensor], Tensor]],
@@ -281,3 +282,54 @@ def two_draw() -> Any:
 
 def of_two(out: Any, y: Tensor) -> Tensor:
     return F.mse_loss(out["logits"].squeeze(1), y)
+
+
+# -- all of them, trained once
+
+
+@cache
+def trained(name: str) -> Trained:
+    """One of the models of `MAKE`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return MAKE[name]()
+
+
+def _image(bright: float, noise: float, ground: float) -> Trained:
+    draw = image_draw(bright, noise, ground)
+    planted = {"0": (slice(None), slice(4, 8), slice(8, 12))}
+    return train("image", Cnn(), draw, F.cross_entropy, planted, lambda y: y == 1, 60)
+
+
+def _words(way: str) -> Trained:
+    planted = {"input_ids": PLACE}
+    return train(way, Words(way), word_draw, of_logits, planted, lambda y: y == 1, 100)
+
+
+def _table() -> Trained:
+    model = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Dropout(0.1), nn.Linear(32, 2))
+    planted = {"0": [3, 11]}
+    return train("table", model, table_draw, F.cross_entropy, planted, lambda y: y >= 0, 300)
+
+
+def _steps(way: str) -> Trained:
+    draw, has = step_draw, lambda y: y == 1
+    return train(way, Steps(way), draw, F.cross_entropy, {"0": (6, 2)}, has, 100)
+
+
+def _two() -> Trained:
+    planted = {"0": 4, "ids": 2}
+    return train("two", Two(), two_draw, of_two, planted, lambda y: y > -9, 400, 0.02)
+
+
+MAKE = {
+    "image": lambda: _image(2.0, 0.5, 0.0),
+    "dark patch": lambda: _image(0.0, 0.05, 0.8),
+    "pooled words": lambda: _words("pool"),
+    "attended words": lambda: _words("attention"),
+    "lstm words": lambda: _words("lstm"),
+    "table": _table,
+    "gru": lambda: _steps("gru"),
+    "conv1d": lambda: _steps("conv"),
+    "two inputs": _two,
+}
