@@ -75,6 +75,15 @@ class Term:
     output: Output
 
     @property
+    def is_target(self) -> bool:
+        """Whether the output is what the loss takes for its target."""
+        operands = [operand for operand, _ in self.node.next_functions]
+        first = self.below[0] if self.below else None
+        if first is not None:
+            return first is not operands[0]
+        return _number(operands[0]) != self.output.number
+
+    @property
     def keeps_order(self) -> bool:
         """Whether its elements are those of the output in their order, sample after sample."""
         return all(_keeps_order(node) for node in self.below)

@@ -138,7 +138,8 @@ def _pointwise(term: Term, given: Tensor) -> ElementLosses | None:
     name = {"smooth-l1": "beta", "huber": "delta"}.get(term.kind, "")
     numbers = {name: getattr(term.node, f"_saved_{name}")} if name else {}
     elements = _POINTWISE[term.kind](given, targets, numbers)
-    return ElementLosses(term.kind, elements, None, targets, numbers)
+    # These losses are the same either way round, and people write them either way.
+    return ElementLosses(term.kind, elements, None, given if term.is_target else targets, numbers)
 
 
 _POINTWISE: dict[str, Callable[[Tensor, Tensor, dict[str, Number]], Tensor]] = {
@@ -165,7 +166,8 @@ def _binary(term: Term, given: Tensor) -> ElementLosses | None:
     if weight is not None:
         elements = elements * weight
         tensors["weight"] = weight.detach()
-    return ElementLosses(term.kind, elements, None, targets, {}, tensors)
+    wanted = None if term.is_target else targets
+    return ElementLosses(term.kind, elements, None, wanted, {}, tensors)
 
 
 def _nll(term: Term, log_probabilities: Tensor) -> ElementLosses | None:
