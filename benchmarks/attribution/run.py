@@ -96,9 +96,8 @@ def cost(index: int, method: str, samples: int, steps: int) -> Cost:
 def costs(quick: bool) -> list[str]:
     lines = ["| input | net | method | samples | steps | x batch | memory above the batch's own |",
              "| --- | --- | --- | --- | --- | --- | --- |"]  # fmt: skip
-    for index, make in enumerate(NETS[2:3] if quick else NETS):
-        index = 2 if quick else index
-        net = make()
+    for index in [2] if quick else range(len(NETS)):
+        net = NETS[index]()
         asked = [(method.name, SAMPLES, 32) for method in vocabulary.METHODS]
         asked += [("integrated-gradients", 4 * SAMPLES, 32), ("integrated-gradients", SAMPLES, 128)]
         for method, samples, steps in asked:

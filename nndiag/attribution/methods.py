@@ -47,7 +47,7 @@ class Problem:
     def at_once(self) -> int:
         """Variations that fit into one pass."""
         elements = sum(one.numel() for one in self.given)
-        return max(1, min(self.at_most, ELEMENTS_AT_ONCE // max(1, elements)))
+        return max(1, min(self.at_most, MOST_AT_ONCE, ELEMENTS_AT_ONCE // max(1, elements)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

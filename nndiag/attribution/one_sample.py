@@ -19,6 +19,7 @@ from nndiag.attribution.objective import Objective
 from nndiag.vocabulary.methods import Method
 
 LEAST = "works on any model: --method feature-ablation"
+FEWEST_AT_ONCE = 16  # variations; else as many as the batch had samples: that fitted into memory
 # What torch, captum and the script's own model raise where they cannot work with what they got.
 FAILURES = (
     RuntimeError, ArithmeticError, AssertionError, AttributeError, LookupError, TypeError,
@@ -157,7 +158,7 @@ def _problem(work: Work, row: int, aim: Objective) -> Problem:
         tuple(feature.groups() for feature in features),
         work.layer,
         work.deadline,
-        at_most=1 if aim.alone else methods.MOST_AT_ONCE,
+        at_most=1 if aim.alone else max(FEWEST_AT_ONCE, call.captured.samples),
     )
 
 
