@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nndiag.adapters.pytorch.loss_facts import VIEWS
 
-MAX_NODES = 500  # between the loss and the call: another model may stand there
+MAX_NODES = 2000  # between the loss and the call: another model may stand there
 MAX_OUTPUTS = 16
 MAX_DEPTH = 4
 
@@ -151,6 +151,8 @@ def terms_of(losses: Iterable[Tensor], outputs: Sequence[Output]) -> Terms:
         else:
             children = [child for child, _ in node.next_functions]
             stack.extend((child, (*above, node)) for child in reversed(children))
+    if stack and len(seen) >= MAX_NODES:
+        others += 1  # not seen to the end: it may well hang on the call
     return Terms(tuple(known), others, elsewhere)
 
 
