@@ -314,6 +314,7 @@ class Attribution:
     units: np.ndarray | None = None  # (S, ...) attributions to the units of the layer
     samples: tuple[AttributedSample, ...] = ()  # S of them
     batch: np.ndarray | None = None  # (B,) the loss of each sample of the batch
+    elements: np.ndarray | None = None  # (S, ...) what the loss of a sample is the mean of
     batch_size: int = 0
     loss: float = float("nan")
     before: float = float("nan")  # the usual loss before a spike

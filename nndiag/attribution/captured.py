@@ -51,6 +51,7 @@ class Captured:
     loss_tensors: Mapping[str, Tensor] = field(default_factory=dict)
     loss_output: tuple[str | int, ...] | None = None  # what the model returns that it is of
     per_sample: Tensor | None = None  # (B,)
+    elements: Tensor | None = None  # (R, ...) what the loss of each sample is the mean of
     targets: Tensor | None = None  # (R * n, ...), n elements of each sample
     no_weights_because: str = ""
 
@@ -106,6 +107,9 @@ def read_capture(folder: str) -> Captured:
         per_sample.shape != (samples,) or not per_sample.is_floating_point()
     ):
         raise UnreadableLog(where=folder, what="the losses are not those of its samples")
+    elements = of_loss.get("elements")
+    if elements is not None and (elements.shape[:1] != (rows,) or elements.ndim < 2):
+        raise UnreadableLog(where=folder, what="the elements of the losses are of other rows")
     missing = _text(told, "no_weights_because")
     if not missing and not os.path.lexists(os.path.join(folder, WEIGHTS_FILE)):
         missing = "their file is missing"
@@ -129,6 +133,7 @@ def read_capture(folder: str) -> Captured:
         loss_tensors={k: t for k, t in of_loss.items() if k in LOSS_TENSORS},
         loss_output=_place(made_of.get("output")),
         per_sample=per_sample,
+        elements=elements,
         targets=of_loss.get("targets"),
         no_weights_because=missing,
     )

@@ -19,6 +19,7 @@ from nndiag.attribution.objective import Objective
 from nndiag.vocabulary.methods import Method
 
 LEAST = "works on any model: --method feature-ablation"
+GONE = 0.5  # of the loss that the training saw: what eval mode leaves of it at most, if so
 FEWEST_AT_ONCE = 16  # variations; else as many as the batch had samples: that fitted into memory
 # What torch, captum and the script's own model raise where they cannot work with what they got.
 FAILURES = (
@@ -69,13 +70,12 @@ def aim(work: Work, row: int, target: int | None) -> Objective:
         what = captured.loss_kind or "a loss of its own making"
         work.note(f"the loss ({what}) cannot be worked out anew: the output is attributed")
         return objective.of_output(captured, row, output, None)
-    off = objective.nearness(rebuilt, output, work.loss_of(row))
-    if off > objective.NEAR and not work.is_off:
+    seen, at_rest = work.loss_of(row), float(rebuilt.score(output).detach()[0])
+    if objective.nearness(rebuilt, output, seen) > objective.NEAR and not work.is_off:
         work.is_off = True
-        work.note(
-            f"in eval mode the loss of sample {row} is {off:.0%} off what the training saw: "
-            "dropout and batch statistics are at rest"
-        )
+        told = f"in eval mode the loss of sample {row} is {at_rest:.3g}, in training {seen:.3g}"
+        why = ": dropout or batch statistics made it, not this sample"
+        work.note(told + (why if at_rest < GONE * seen else ""))
     return rebuilt
 
 

@@ -104,6 +104,8 @@ def _tensors(result: Result) -> Iterator[_Named]:
             yield _Named(f"attributions/{feature.name}", each.float())
         if feature.embedding is None:
             yield _Named(f"baseline/{feature.name}", feature.baseline()[0].float())
+    if (elements := result.captured.elements) is not None:
+        yield _Named("elements", elements[rows].float())
     if result.layer:
         yield _Named("units", torch.cat([one.found.values[0] for one in result.samples]).float())
 

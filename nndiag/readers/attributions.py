@@ -61,6 +61,7 @@ def read_attribution(path: str) -> Attribution:
         units=_of_samples(stored.get("units"), len(samples), path),
         samples=samples,
         batch=_losses(stored.get("losses"), path),
+        elements=_of_samples(stored.get("elements"), len(samples), path),
         batch_size=whole(told, "batch_size"),
         loss=_float(told, "loss"),
         before=_float(told, "before"),

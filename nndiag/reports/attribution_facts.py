@@ -17,6 +17,7 @@ MOST_OF_IT = 0.8  # of the loss of a batch: who makes up so much carries it
 FEW = 1 / 8  # of the samples of a batch: so many, or fewer, stand out
 UNCONVERGED = 0.05  # |delta| / |change| above which the integral is not to be trusted
 REGION = 4  # an image has four regions along each side
+FEW_PLACES = 1 / 2  # of the elements of a loss: so many, or fewer, are worth to be named
 NO_CHANGE = 0.1  # of a loss, from a blank input to the sample
 NEAR = 2  # steps between a captured batch and the finding that it belongs to
 
@@ -90,6 +91,40 @@ def _who_made_it_rise(falling_B: np.ndarray, attribution: Attribution) -> int:
     others = falling_B[::-1].cumsum() / np.arange(1, falling_B.size + 1)  # of the smallest 1, 2, ..
     left = int(np.searchsorted(others, most, side="right"))  # so many are as usual together
     return max(1, falling_B.size - left)
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where in a sample its loss is made: positions of a text, pixels of a map."""
+
+    indices: tuple[tuple[int, ...], ...]  # with the largest loss, until `MOST_OF_IT` is reached
+    losses: tuple[float, ...]
+    share: float  # of the loss of the sample, of all of them together
+    total: int  # elements that count
+
+
+def places(attribution: Attribution, sample: int) -> Places | None:
+    """The few elements that make up the loss of a sample; None where no few do."""
+    if attribution.elements is None:
+        return None
+    elements = attribution.elements[sample].astype(np.float64)
+    sizes = np.abs(np.nan_to_num(elements.reshape(-1), nan=0.0, posinf=0.0, neginf=0.0))
+    counted = int(np.isfinite(elements).sum())
+    total = float(sizes.sum())
+    if counted < 2 or not total > 0:
+        return None
+    order = np.argsort(-sizes, kind="stable")
+    shares = np.cumsum(sizes[order]) / total
+    count = int(np.searchsorted(shares, MOST_OF_IT)) + 1
+    if count > FEW_PLACES * counted:
+        return None
+    chosen = order[:count]
+    return Places(
+        tuple(tuple(int(i) for i in np.unravel_index(k, elements.shape)) for k in chosen),
+        tuple(float(elements.reshape(-1)[k]) for k in chosen),
+        float(shares[count - 1]),
+        counted,
+    )
 
 
 def parts(one: AttributedInput, sample: int, most: int) -> list[Part]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from nndiag.records import AttributedInput, Attribution
 from nndiag.reports import attribution_facts as facts
-from nndiag.reports.attribution_facts import Part
+from nndiag.reports.attribution_facts import Part, Places
 from nndiag.reports.json_report import value
 
 SCHEMA = "nndiag.attributions/1"
@@ -65,6 +65,19 @@ def _sample(one: Attribution, i: int) -> dict[str, object]:
         "at_baseline": value(sample.at_baseline),
         "delta": value(sample.delta),
         "inputs": [_input(given, i) for given in one.inputs],
+        "places": _places(facts.places(one, i)),
+    }
+
+
+def _places(found: Places | None) -> dict[str, object] | None:
+    """Where in the sample its loss is made; null where no few places make it."""
+    if found is None:
+        return None
+    return {
+        "indices": [list(index) for index in found.indices[:MOST_PARTS]],
+        "losses": [value(loss) for loss in found.losses[:MOST_PARTS]],
+        "share": value(found.share),
+        "of": found.total,
     }
 
 

@@ -58,6 +58,15 @@ def test_of_cross_entropy_with_all_its_options(given, reduction: str) -> None:
     mean = each.reshape(shape[0], -1).sum(1) / counted.sum(1).clamp(min=1)
     assert torch.allclose(found.per_sample(shape[0]), mean, rtol=1e-5, atol=1e-6)
     assert found.output == () and found.terms == 1
+    elements = found.elements_of(shape[0], shape[0])
+    if each.numel() == shape[0]:
+        assert elements is None  # one element a sample: its loss says it all
+    else:
+        assert elements is not None
+        assert elements.shape == (shape[0], *(size for size in shape[1:] if size != 1))
+        ignored = labels == options.get("ignore_index", -100)
+        assert torch.equal(elements.isnan().reshape(shape), ignored)
+        assert torch.allclose(elements.nan_to_num().reshape(shape), each, rtol=1e-5, atol=1e-6)
 
 
 POINTWISE = {

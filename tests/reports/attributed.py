@@ -41,6 +41,16 @@ SPREAD = replace(SPIKE, batch=np.linspace(5.0, 6.0, 32), loss=5.5, before=0.5)
 
 WRONG_LABEL = replace(SPIKE, samples=(replace(SPIKE.samples[0], at_sample=7.41, at_baseline=7.2),))
 
+TEXT = replace(
+    SPIKE,
+    inputs=(
+        AttributedInput(
+            "input_ids", "tokens", np.array([[4, 8, 15, 16]]), np.array([[0.1, -0.8, 0.05, 0.05]])
+        ),
+    ),
+    elements=np.array([[0.01, np.nan, 8.2, 0.02, 0.01, 3.1]]),
+)
+
 BAD_NUMBERS = replace(
     SPIKE,
     why="nonfinite",
@@ -110,6 +120,7 @@ MUSEUM = {
     "a_sample_that_carries_the_loss": [SPIKE],
     "a_loss_that_all_samples_share": [SPREAD],
     "a_sample_whose_target_is_to_blame": [WRONG_LABEL],
+    "places_that_make_the_loss_of_a_text": [TEXT],
     "a_sample_that_is_not_finite": [BAD_NUMBERS],
     "a_loss_that_is_not_known": [UNKNOWN_LOSS],
     "an_image": [IMAGE],

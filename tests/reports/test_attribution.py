@@ -21,6 +21,7 @@ from tests.reports.attributed import (
     MUSEUM,
     SPIKE,
     SPREAD,
+    TEXT,
     TOKENS,
     UNKNOWN_LOSS,
 )
@@ -74,6 +75,19 @@ def test_carriers_hold_most_of_the_loss_and_no_fewer_would(losses: list[float]) 
     assert sum(carried.shares[:-1]) < attribution_facts.MOST_OF_IT
     largest = sorted(losses, reverse=True)[: len(carried.rows)]
     assert [losses[row] for row in carried.rows] == largest
+
+
+def test_the_places_that_make_a_loss_are_named_where_they_are_few() -> None:
+    found = attribution_facts.places(TEXT, 0)
+
+    assert found is not None
+    assert (found.indices, found.total) == (((2,), (5,)), 5)  # what is ignored does not count
+    assert "made at 2 of 5 places: 2 (8.2), 5 (3.1)" in text(TEXT)
+    even = replace(TEXT, elements=np.full((1, 6), 2.0))
+    assert attribution_facts.places(even, 0) is None
+    assert attribution_facts.places(replace(TEXT, elements=np.zeros((1, 6))), 0) is None
+    [told] = json.loads(attribution_json.text([TEXT]))["attributions"]
+    assert told["samples"][0]["places"]["indices"] == [[2], [5]]
 
 
 def test_an_integral_that_did_not_converge_says_so() -> None:

@@ -57,7 +57,7 @@ class Kept:
     loss: float
     tree: Tree
     made_of: Mapping[str, object]  # kind of the loss, its numbers
-    of_loss: Mapping[str, Tensor]  # "samples" (B,), "targets", "weight"
+    of_loss: Mapping[str, Tensor]  # "samples" (B,), "elements" (R, ...), "targets", "weight"
 
 
 class Captures:
@@ -185,6 +185,7 @@ class Captures:
             **found.tensors,
             "samples": found.per_sample(tree.samples),
             "targets": found.targets_of(tree.rows, tree.samples),
+            "elements": found.elements_of(tree.rows, tree.samples),
         }
         copies = {k: t.detach().clone() for k, t in held.items() if t is not None}
         of_loss = {k: t for k, t in copies.items() if can_be_written(t)}

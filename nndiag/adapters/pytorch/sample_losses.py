@@ -21,6 +21,7 @@ from nndiag.adapters.pytorch.loss_terms import BY_HAND, Term, Terms
 
 Number = float | int
 
+MOST_ELEMENTS = 1 << 22  # of the loss of a batch that are kept one by one: 16 MiB
 # What may stand between a loss and the whole of it, beside factors: the share of each sample stays.
 PASSED = frozenset(
     "Mean0 Mean1 Sum0 Sum1 Mul1 Div1 Add0 Sub0 Neg0 Sqrt0 Nanmean0 Stack0 Cat0 ToCopy0 Clone0 "
@@ -61,6 +62,22 @@ class ElementLosses:
         if targets is None or not targets.ndim or not self._fits(samples):
             return None
         return targets[: rows * (targets.shape[0] // samples)]
+
+    def elements_of(self, rows: int, samples: int) -> Tensor | None:
+        """(rows, ...) the elements of the first samples, NaN where one does not count.
+
+        None where a sample has but one element, where they cannot be told apart, and of too many.
+        """
+        count = self.elements.numel()
+        if not self._fits(samples) or not samples < count <= MOST_ELEMENTS:
+            return None
+        each = self.elements
+        if self.counted is not None:
+            each = each.masked_fill(~self.counted, math.nan)
+        if each.shape[0] != samples:
+            each = each.reshape(samples, -1, *each.shape[1:])
+        sizes = [size for size in each.shape[1:] if size != 1]  # torch adds axes of its own
+        return each[:rows].reshape(-1, *sizes).float()
 
     def described(self) -> dict[str, object]:
         """What capture.json says of it."""

@@ -74,6 +74,7 @@ class Sample:
     title: str
     change: str
     is_about_the_target: bool
+    places: str  # where in the sample its loss is made
     inputs: tuple[Given, ...]
 
 
@@ -130,7 +131,7 @@ def _shown(one: Attribution, room: list[int]) -> Shown:
 
 def _samples(one: Attribution, room: list[int]) -> list[Sample]:
     if one.layer:
-        return [Sample("", "", False, (_units(one, room),))]
+        return [Sample("", "", False, "", (_units(one, room),))]
     return [
         *_overall(one),
         *(_sample(one, i, room) for i in range(min(SAMPLES, len(one.samples)))),
@@ -145,15 +146,17 @@ def _overall(one: Attribution) -> list[Sample]:
     bars = tuple(
         Given(_bars(one, each, facts.parts_of_all(each, BARS), with_value=False)) for each in given
     )
-    return [Sample(f"all {len(one.samples)} samples together", "", False, bars)]
+    return [Sample(f"all {len(one.samples)} samples together", "", False, "", bars)]
 
 
 def _sample(one: Attribution, i: int, room: list[int]) -> Sample:
     sample = one.samples[i]
+    found = facts.places(one, i) if one.of == "loss" else None
     return Sample(
         title=f"sample {sample.row}: {sample.what}",
         change=f"{number(sample.at_sample)}; of a blank input {number(sample.at_baseline)}",
         is_about_the_target=one.of == "loss" and facts.is_about_the_target(sample),
+        places=words.made_at(found) if found is not None else "",
         inputs=tuple(_given(one, given, i, room) for given in one.inputs),
     )
 
