@@ -1,10 +1,14 @@
-"""Models with planted features, trained once for all tests of a session."""
+"""What the tests of attributions share: one thread, one seed, scripts in forks of one process."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+
+from tests.adapters.conftest import train, zygote
+
+__all__ = ["train", "zygote"]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ from nndiag.records import Attribution
 from nndiag.reports import attribution as report
 from nndiag.reports import attribution_facts as facts
 from nndiag.reports import plain
-from tests.adapters.observed import BOOTSTRAP, Observed, Train, Zygote, train_in
+from tests.adapters.observed import BOOTSTRAP, Observed, Train
 
 PRELUDE = """
 import torch, torch.nn as nn, torch.nn.functional as F
@@ -36,18 +36,6 @@ def train(loss_of, steps=90, spoil=lambda step, x, y, v: None):
         x, y, v = table(); spoil(step, x, y, v)
         opt.zero_grad(); loss_of(x, y, v).backward(); opt.step()
 """
-
-
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    process = Zygote()
-    yield process
-    process.close()
-
-
-@pytest.fixture
-def train(tmp_path: Path, zygote: Zygote) -> Train:
-    return train_in(tmp_path, zygote)
 
 
 TWO, ONE = PRELUDE.replace("OUTPUTS", "2"), PRELUDE.replace("OUTPUTS", "1")
