@@ -16,12 +16,14 @@ from pathlib import Path
 import nndiag
 
 HERE = Path(__file__).parent
+OPTIONS = {"broken_sample": ("--attribute", "auto")}
 
 
 def record(folder: Path) -> None:
     run = folder / "run"
     shutil.rmtree(run, ignore_errors=True)
-    command = [sys.executable, "-m", "nndiag", "watch", "--no-live", "--run-dir", "run", "train.py"]
+    watch = [sys.executable, "-m", "nndiag", "watch", "--no-live", *OPTIONS.get(folder.name, ())]
+    command = [*watch, "--run-dir", "run", "train.py"]
     one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run(command, cwd=folder, check=True, env=one_thread, capture_output=True)
     for marker in run.glob("attached-*"):

@@ -254,7 +254,7 @@ def value_of(given: AttributedInput, part: Part) -> str:
 
 def quality(one: Attribution) -> str | None:
     """How far the numbers can be trusted, where the method tells; None where it does not."""
-    took = f"{number(round(one.seconds, 2))} s"
+    took = f"{number(round(one.seconds, 2))} s" if one.seconds >= 0.01 else "less than 0.01 s"
     if one.relative_delta is None:
         return f"{one.method} has no measure of its own error; {took}"
     delta = f"convergence delta {100 * one.relative_delta:.1f} % of the change"

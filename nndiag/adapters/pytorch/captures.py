@@ -28,12 +28,9 @@ from nndiag.adapters.pytorch.quiet import in_backward
 from nndiag.adapters.pytorch.ranks import flat_shards, is_distributed, kind_of
 from nndiag.adapters.pytorch.raw_tensors import can_be_written, named
 from nndiag.adapters.pytorch.sample_losses import element_losses
+from nndiag.adapters.pytorch.shortlist import Shortlist
 
-MOST_LEAPS = 3  # kept of one run
-MOST_WRITES = 8  # of one run, those that others replace included
-REST = 50  # steps after a capture: of a loss that climbs and climbs, the beginning counts
 IDLE = 20  # measured backward calls without the model that is followed: another trains by now
-REPLACES = 1.5  # times the score of the least one that is kept
 
 ROWS = 16  # of the last measured batch
 BATCH_BYTES = 256 << 20
@@ -71,9 +68,7 @@ class Captures:
         self._call: Call | None = None
         self._is_old = False  # a step has ended since that call
         self._leaps = Leaps()
-        self._kept: dict[str, float] = {}  # name of a capture -> score
-        self._writes = 0
-        self._rests_until = 0
+        self._shortlist = Shortlist()
         self._newest: Kept | None = None
         self._told: set[str] = set()
 
@@ -108,7 +103,9 @@ class Captures:
             return  # of another model: a discriminator, say, that was shown a detached output
         self._call = None  # the batch is let go of before the backward pass
         score = self._leaps.score(loss)
-        if score and self._is_wanted(score):
+        if not score:
+            self._shortlist.saw_usual()
+        if score and self._shortlist.wants(self._parts.observers.steps, score):
             self._keep(call, terms, loss, score)
         elif recording and math.isfinite(loss):
             self._newest = self._rows_of(call, terms, loss, ROWS) or self._newest
@@ -149,27 +146,14 @@ class Captures:
 
     # -- which batch
 
-    def _is_wanted(self, score: float) -> bool:
-        if self._writes >= MOST_WRITES or self._parts.observers.steps < self._rests_until:
-            return False
-        if math.isinf(score):
-            return math.inf not in self._kept.values()
-        return len(self._kept) < MOST_LEAPS or score > REPLACES * min(self._kept.values())
-
     def _keep(self, call: Call, terms: Terms, loss: float, score: float) -> None:
-        self._writes += 1
         kept = self._rows_of(call, terms, loss, rows=None)
         if kept is None:
             return
-        self._rests_until = kept.step + REST
-        replaced = ""
-        if len(self._kept) >= MOST_LEAPS:
-            replaced = min(self._kept, key=self._kept.__getitem__)
-            del self._kept[replaced]
         name = f"step-{kept.step}"
         why = "nonfinite" if math.isinf(score) else "spike"
-        self._write(name, kept, why, {"score": score, "before": self._leaps.usual}, replaced)
-        self._kept[name] = score
+        told = {"score": score, "before": self._leaps.usual}
+        self._write(name, kept, why, told, self._shortlist.take(name, kept.step, score))
 
     def _rows_of(self, call: Call, terms: Terms, loss: float, rows: int | None) -> Kept | None:
         """The batch of a call, or its first rows, as copies; None where it cannot be kept."""

@@ -1,0 +1,46 @@
+"""Which of the batches whose loss leaps are worth their room on the disk."""
+
+from __future__ import annotations
+
+import math
+
+MOST = 3  # kept of one run
+MOST_WRITES = 40  # of one run, those that others replace included
+REST = 50  # steps after one: the noise that made a leap makes another; only a higher one counts
+HIGHER = 1.1  # times the least score that is kept: so much more is worth another write
+
+
+class Shortlist:
+    """The highest leaps so far. Of a loss that climbs and climbs, the beginning counts."""
+
+    def __init__(self) -> None:
+        self._scores: dict[str, float] = {}  # by name
+        self._writes = 0
+        self._last = -math.inf, 0.0  # step and score of the newest one
+        self._came_back = True  # whether the loss was a usual one since
+
+    def saw_usual(self) -> None:
+        """A loss that does not leap."""
+        self._came_back = True
+
+    def wants(self, step: int, score: float) -> bool:
+        """Whether a leap of that score is to be kept."""
+        if self._writes >= MOST_WRITES or not self._came_back:
+            return False
+        if math.isinf(score):  # of losses that are not finite the first counts
+            return math.inf not in self._scores.values()
+        last, height = self._last
+        if step < last + REST and score <= height:
+            return False
+        return len(self._scores) < MOST or score > HIGHER * min(self._scores.values())
+
+    def take(self, name: str, step: int, score: float) -> str:
+        """Note that it is kept; the name of the one that has to go for it, or ""."""
+        self._writes += 1
+        self._last, self._came_back = (step, score), False
+        replaced = ""
+        if len(self._scores) >= MOST:
+            replaced = min(self._scores, key=self._scores.__getitem__)
+            del self._scores[replaced]
+        self._scores[name] = score
+        return replaced
