@@ -6,7 +6,7 @@ there. Nothing that was saved for backward is read but numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,19 +117,7 @@ class LossFacts:
 
 def losses_of(starts: Iterable[Any], outputs: Mapping[Any, ModuleCall]) -> list[Seen]:
     """The losses that these nodes of the graph are made of, the nearest of each branch."""
-    return [
-        _seen(node, OPERATIONS[type(node).__name__], alone, outputs)
-        for node, alone in loss_nodes(starts, outputs)
-    ]
-
-
-def loss_nodes(
-    starts: Iterable[Any],
-    outputs: Mapping[Any, ModuleCall],
-    wanted: Container[str] = OPERATIONS,
-) -> list[tuple[Any, bool]]:
-    """The nodes of `wanted` kinds nearest to these; each with whether it is all of the loss."""
-    found: list[tuple[Any, bool]] = []
+    found: list[Seen] = []
     stack = [(node, True) for node in starts]
     visited: set[Any] = set()
     while stack and len(visited) < MAX_NODES and len(found) < MAX_LOSSES:
@@ -138,8 +126,8 @@ def loss_nodes(
             continue
         visited.add(node)
         kind = type(node).__name__
-        if kind in wanted:
-            found.append((node, alone))
+        if kind in OPERATIONS:
+            found.append(_seen(node, OPERATIONS[kind], alone, outputs))
             continue
         if kind in LAYERS or (node in outputs and outputs[node].module._parameters):
             continue
