@@ -9,6 +9,8 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from captum.attr import (
@@ -63,40 +65,19 @@ class Attributed:
 
 def integrated_gradients(problem: Problem, at_once: int, steps: int) -> Attributed:
     """Sundararajan et al. 2017, arXiv:1703.01365."""
-
-    def integrate(count: int) -> tuple[Inputs, Tensor]:
-        found, delta = IntegratedGradients(problem.score).attribute(
-            problem.given,
-            baselines=problem.baselines,
-            n_steps=count,
-            internal_batch_size=at_once,
-            return_convergence_delta=True,
-        )
-        return _tuple(found), delta
-
-    return _converged(problem, integrate, steps)
+    return _converged(problem, IntegratedGradients(problem.score).attribute, at_once, steps)
 
 
 def layer_conductance(problem: Problem, at_once: int, steps: int) -> Attributed:
     """Dhamdhere et al. 2018, arXiv:1805.12233."""
-
-    def integrate(count: int) -> tuple[Inputs, Tensor]:
-        layer = _layer(problem)
-        found, delta = LayerConductance(problem.score, layer.module).attribute(
-            problem.given,
-            baselines=problem.baselines,
-            attribute_to_layer_input=layer.of_input,
-            n_steps=count,
-            internal_batch_size=at_once,
-            return_convergence_delta=True,
-        )
-        return _tuple(found), delta
-
-    return _converged(problem, integrate, steps)
+    layer = _layer(problem)
+    conductance = LayerConductance(problem.score, layer.module)
+    attribute = partial(conductance.attribute, attribute_to_layer_input=layer.of_input)
+    return _converged(problem, attribute, at_once, steps)
 
 
 def _converged(
-    problem: Problem, integrate: Callable[[int], tuple[Inputs, Tensor]], steps: int
+    problem: Problem, attribute: Callable[..., Any], at_once: int, steps: int
 ) -> Attributed:
     """Double the steps until the error is small, or the steps or the time are at their end."""
     at_sample, at_baseline = _ends(problem)
@@ -105,13 +86,19 @@ def _converged(
     steps = max(FIRST_STEPS, steps)
     while True:
         began = time.monotonic()
-        values, delta = integrate(steps)
+        values, delta = attribute(
+            problem.given,
+            baselines=problem.baselines,
+            n_steps=steps,
+            internal_batch_size=at_once,
+            return_convergence_delta=True,
+        )
         error = float(delta.sum())
         now = time.monotonic()
         is_late = now + 2 * (now - began) > problem.deadline
         is_exact = abs(error) <= max(ENOUGH * change, rounding) or math.isnan(error)
         if is_exact or is_late or steps >= MOST_STEPS:
-            return Attributed(values, at_sample, at_baseline, error, steps)
+            return Attributed(_tuple(values), at_sample, at_baseline, error, steps)
         steps *= 2
 
 

@@ -57,7 +57,9 @@ def attribute(
     from nndiag.cli import attributing
 
     run, *script = target
-    asked = attributing.Asked(method, step, layer, output_index, samples, seconds)
+    asked = attributing.Asked(
+        options.method_name("--method", method), step, layer, output_index, samples, seconds
+    )
     if script:
         attributing.work_out(run, script, asked)
     found = attributing.chosen(run, asked)

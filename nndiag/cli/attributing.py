@@ -25,26 +25,12 @@ WATCH_IT = "watch it again with: nndiag watch --attribute auto SCRIPT"
 class Asked:
     """What is wanted."""
 
-    method: str | None
+    method: str  # ours, "auto", or "": what there is
     step: str | None
     layer: str
     target: int | None
     samples: int
     seconds: float
-
-    @property
-    def method_name(self) -> str:
-        """Our name of the method, "auto", or "" where none was asked for."""
-        if self.method in (None, methods.AUTO):
-            return self.method or ""
-        found = methods.find(self.method or "")
-        if found is None:
-            raise BadUsage(
-                where=f"--method {self.method}",
-                what="no such method",
-                do=f"one of: auto, {', '.join(methods.names())}",
-            )
-        return found.name
 
     @property
     def capture(self) -> str:
@@ -61,7 +47,7 @@ def chosen(run: str, asked: Asked) -> list[Attribution]:
     from nndiag.readers.attributions import attributions_of
 
     found, errors = attributions_of(run)
-    name, capture = asked.method_name, asked.capture
+    name, capture = asked.method, asked.capture
     kept = [
         one
         for one in found
@@ -94,7 +80,7 @@ def work_out(run: str, script: list[str], asked: Asked) -> None:
     request = {
         "rank_directory": rank,
         "names": [asked.capture] if asked.capture else [],
-        "method": asked.method_name or methods.AUTO,
+        "method": asked.method or methods.AUTO,
         "layer": asked.layer,
         "target": asked.target,
         "samples": asked.samples,

@@ -66,6 +66,26 @@ Timeout = Annotated[
 ]
 
 
+def method_name(option: str, given: str | None) -> str:
+    """Our name of an attribution method, "auto", or "" where none was asked for.
+
+    Raises `BadUsage` for one that does not exist.
+    """
+    from nndiag.errors import BadUsage
+    from nndiag.vocabulary import methods
+
+    if given in (None, methods.AUTO):
+        return given or ""
+    found = methods.find(given)
+    if found is None:
+        raise BadUsage(
+            where=f"{option} {given}",
+            what="no such method",
+            do=f"one of: auto, {', '.join(methods.names())}",
+        )
+    return found.name
+
+
 def one_blas_thread() -> None:
     """To be called before numpy is loaded.
 

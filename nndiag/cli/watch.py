@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from nndiag.cli import options
 from nndiag.errors import BadUsage
 
 COMPILED = ("hidden", "eager", "traced")
@@ -80,7 +81,7 @@ def watch(
         max_steps=max_steps,
         stop_on=watching.finding_names("--stop-on", stop_on),
         compiled=_compiled(compiled),
-        attribute=_method(attribute),
+        attribute=options.method_name("--attribute", attribute),
         wandb=wandb,
     )
     wanted = watching.failing_names(fail_on)
@@ -97,22 +98,6 @@ def _every(text: str) -> int | str:
     if not text.isdecimal() or int(text) < 1:
         raise BadUsage(where=f"--every {text}", what="is neither auto nor a number of steps")
     return int(text)
-
-
-def _method(text: str | None) -> str:
-    """The method's own name. Raises `BadUsage` for one that does not exist."""
-    from nndiag.vocabulary import methods
-
-    if text in (None, methods.AUTO):
-        return text or ""
-    method = methods.find(text)
-    if method is None:
-        raise BadUsage(
-            where=f"--attribute {text}",
-            what="no such method",
-            do=f"one of: auto, {', '.join(methods.names())}",
-        )
-    return method.name
 
 
 def _compiled(text: str) -> str:
