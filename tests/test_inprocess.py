@@ -129,6 +129,30 @@ def test_a_block_within_a_block_is_recorded_by_both():
     assert sum(len(s) for s in outer.diagnosis.run.series_of("loss")) == 12
 
 
+def test_layers_are_seen_where_something_was_compiled_before():
+    script = """
+import sys, torch, torch.nn as nn, nndiag
+from torch._dynamo.testing import CompileCounter
+counter = CompileCounter()
+other = torch.compile(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), backend=counter)
+other(torch.randn(2, 4))
+net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+opt = torch.optim.SGD(net.parameters(), lr=0.1)
+with nndiag.watch(every=1) as run:
+    for step in range(3):
+        other(torch.randn(2, 4))
+        opt.zero_grad(); net(torch.randn(16, 4)).square().mean().backward(); opt.step()
+layers = {s.where for s in run.diagnosis.run.series_of("activation_mean")}
+sys.exit(0 if {"0", "1", "2"} <= layers and counter.frame_count == 1 else f"{layers}, {counter}")
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment
+    )
+
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_healthy_run_passes_and_a_broken_one_fails_with_its_report():
     with nndiag.watch() as run:
         train(net())

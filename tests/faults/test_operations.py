@@ -24,7 +24,7 @@ kind = sys.argv[1]
 error = {"MemoryError": MemoryError, "KeyboardInterrupt": KeyboardInterrupt}.get(kind, torch.OutOfMemoryError)
 made, failing, modes, bare, answers = 0, 0, [], set(), set()
 def answered(frame):  # there a RuntimeError is torch's own answer that a tensor is gone
-    return frame is not None and (frame.f_code.co_name == "_saved" or answered(frame.f_back))
+    return frame is not None and (frame.f_code.co_name == "saved" or answered(frame.f_back))
 class Fails(TorchDispatchMode):
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         global made

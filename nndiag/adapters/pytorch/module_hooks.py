@@ -164,7 +164,9 @@ class ForwardHook:
 
     def install(self) -> list[Undo]:
         undo = _hide_from_compile_warning(self)
-        self.set(True)
+        self.recording = True
+        if self._handle is None:  # also where something was compiled before: that is left alone
+            self._register()
         return [*undo, self._remove]
 
     def _remove(self) -> None:
@@ -199,10 +201,13 @@ class ForwardHook:
         if recording == (self._handle is not None) or self._fixed:
             return
         if recording:
-            register = nn.modules.module.register_module_forward_hook
-            self._handle = register(leave_to_python(self._made()), always_call=True)
+            self._register()
         else:
             self._remove()
+
+    def _register(self) -> None:
+        register = nn.modules.module.register_module_forward_hook
+        self._handle = register(leave_to_python(self._made()), always_call=True)
 
     def _made(self) -> Callable[[nn.Module, Any, Any], None]:
         observe, failed, state, trace = self._observe, self._failed, self, self.trace
