@@ -300,6 +300,17 @@ class AttributedSample:
 
 
 @dataclass(frozen=True, slots=True)
+class OddInput:
+    """The largest number of a sample whose input is unlike that of the others of its batch."""
+
+    row: int
+    name: str  # of the input
+    index: tuple[int, ...]
+    value: float
+    usual: float  # upper quartile over the samples of their largest |number|
+
+
+@dataclass(frozen=True, slots=True)
 class Attribution:
     """What a model looked at in one batch, by one method of Captum, or why that is not known."""
 
@@ -318,6 +329,9 @@ class Attribution:
     batch_size: int = 0
     loss: float = float("nan")
     before: float = float("nan")  # the usual loss before a spike
+    odd: tuple[OddInput, ...] = ()  # the oddest first
+    differs_at_rest: bool = False  # in eval mode the loss of a sample is another one
+    rank: int = 0  # of the process whose batch it is
     relative_delta: float | None = None  # mean |delta| / mean |change|; None: not of this method
     steps: int = 0  # of the integral
     seconds: float = 0.0

@@ -16,11 +16,13 @@ from nndiag.attribution.features import Feature, features_of
 from nndiag.attribution.layers import layer_for
 from nndiag.attribution.methods import Attributed
 from nndiag.attribution.model_call import CannotAttribute, ModelCall, at_rest
+from nndiag.attribution.odd_inputs import odd_inputs
 from nndiag.attribution.one_sample import LEAST, Work, aim, attribute_sample, explained
 from nndiag.attribution.trace import trace
 from nndiag.vocabulary import methods as vocabulary
 from nndiag.vocabulary.methods import Method
 
+ABOVE = 3.0  # times the median loss of the batch: a sample with less is an ordinary one
 LEAST_SHARE = 0.05  # of the loss of the batch: a sample with less did not carry it
 COMPARED = 8  # samples, run together and alone
 
@@ -59,6 +61,7 @@ class Result:
     samples: tuple[OfSample, ...]
     seconds: float
     notes: tuple[str, ...] = ()
+    differs_at_rest: bool = False  # the loss is another one in eval mode
 
     @property
     def relative_delta(self) -> float | None:
@@ -100,7 +103,7 @@ def attribute(
     seconds = time.monotonic() - began
     notes = tuple(work.notes)
     name = "" if layer is None else layer.name
-    return Result(captured, method, of, features, name, tuple(samples), seconds, notes)
+    return Result(captured, method, of, features, name, tuple(samples), seconds, notes, work.is_off)
 
 
 def check_independence(call: ModelCall) -> None:
@@ -192,14 +195,18 @@ def _samples(work: Work, request: Request) -> tuple[str, list[OfSample]]:
 
 
 def _rows(captured: Captured, request: Request) -> list[int]:
-    """Of a spike the samples that carry the loss; those that are not finite, if there are such."""
-    if captured.why == "end" or captured.per_sample is None:
-        return list(range(min(request.samples, captured.rows)))
+    """Of a spike the samples that made it: by their loss, else by their input; else the first."""
+    first = list(range(min(request.samples, captured.rows)))
+    if captured.why == "end":
+        return first
+    odd = [one.row for one in odd_inputs(captured)]
+    if captured.per_sample is None:
+        return odd[: request.samples] or first
     losses = captured.per_sample[: captured.rows].double()
     bad = (~losses.isfinite()).nonzero().reshape(-1).tolist()
     if bad:
         return [int(row) for row in bad[: request.samples]]
-    order = torch.argsort(losses, descending=True, stable=True)[: request.samples]
-    least = LEAST_SHARE * float(losses.sum())
-    kept = [int(row) for row in order if float(losses[row]) >= least]
-    return kept or [int(order[0])]
+    least = max(ABOVE * float(losses.median()), LEAST_SHARE * float(losses.sum()))
+    order = [int(row) for row in torch.argsort(losses, descending=True, stable=True)]
+    high = [row for row in order if float(losses[row]) >= least]
+    return (high or odd or order[:1])[: request.samples]

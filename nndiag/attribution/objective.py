@@ -108,7 +108,8 @@ def of_output(captured: Captured, row: int, output: Any, asked: int | None) -> O
         spread = of_class.reshape(of_class.shape[0], -1)
         return spread.mean(dim=1) if place is None else spread[:, place]
 
-    return Objective("output", f"output {chosen}{where} ({why})", chosen, score)
+    words = f"output {chosen}{where} ({why})" if out.shape[axis] > 1 else f"the output{where}"
+    return Objective("output", words, chosen, score)
 
 
 def of_loss(captured: Captured, row: int, output: Any) -> Objective | None:

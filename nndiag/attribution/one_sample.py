@@ -173,7 +173,9 @@ def _bad_inputs(work: Work, row: int) -> str:
         if feature.embedding is None and feature.values.is_floating_point():
             bad = (~feature.values[row].isfinite()).nonzero().tolist()
             if bad:
-                places = ", ".join(f"{feature.name}{place}" for place in bad[:5])
+                is_only = feature.name == "0" and len(work.features) == 1
+                name = "x" if is_only else feature.name  # as reports call it
+                places = ", ".join(f"{name}{place}" for place in bad[:5])
                 more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
                 return f"; its input is not finite at {places}{more}"
     return ""

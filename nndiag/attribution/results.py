@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
 from nndiag.attribution.attribute import OfSample, Result
 from nndiag.attribution.captured import DTYPES, Captured
+from nndiag.attribution.odd_inputs import odd_inputs
 from nndiag.errors import NndiagError
 from nndiag.journal.format import ATTRIBUTION_SCHEMA
 from nndiag.journal.tensors import write_tensors
@@ -55,6 +56,7 @@ def write(folder: str, result: Result) -> str:
         "integral_steps": max((one.found.steps for one in result.samples), default=0),
         "seconds": round(result.seconds, 3),
         "notes": list(result.notes),
+        "differs_at_rest": result.differs_at_rest,
     }
     _drop(folder, f"{result.captured.name}-{AUTO}")  # an earlier failure to choose a method
     return _write(folder, f"{result.captured.name}-{result.method.name}", told, tensors)
@@ -80,6 +82,7 @@ def _of_batch(captured: Captured, method: str) -> dict[str, object]:
         "batch_size": captured.samples,
         "loss": captured.loss,
         "before": captured.before,
+        "odd_inputs": [asdict(one) for one in odd_inputs(captured)],
     }
 
 

@@ -8,7 +8,7 @@ import typer
 
 from nndiag.cli import options
 
-SECONDS = 60.0
+SAMPLES, SECONDS = 4, 60.0
 
 
 def attribute(
@@ -29,9 +29,14 @@ def attribute(
         min=0,
         help="Attribute output K. Default: the label; of a spike the loss.",
     ),
-    samples: int = typer.Option(4, metavar="N", min=1, help="At most so many of each batch."),
-    seconds: float = typer.Option(
-        SECONDS, metavar="S", min=0.1, help="Begin no further sample after this time."
+    samples: int | None = typer.Option(
+        None, metavar="N", min=1, help=f"At most so many of each batch. Default: {SAMPLES}."
+    ),
+    seconds: float | None = typer.Option(
+        None,
+        metavar="S",
+        min=0.1,
+        help=f"Begin no sample after this. Default: {SECONDS:g}.",
     ),
     json: options.Json = False,
     output: Path | None = typer.Option(
@@ -57,8 +62,12 @@ def attribute(
     from nndiag.cli import attributing
 
     run, *script = target
+    name = options.method_name("--method", method)
+    anew = {"--target": output_index, "--samples": samples, "--seconds": seconds}
+    for option in (option for option, given in anew.items() if given is not None and not script):
+        attributing.refuse_without_script(option, run)
     asked = attributing.Asked(
-        options.method_name("--method", method), step, layer, output_index, samples, seconds
+        name, step, layer, output_index, samples or SAMPLES, seconds or SECONDS
     )
     if script:
         attributing.work_out(run, script, asked)

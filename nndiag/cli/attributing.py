@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from nndiag.errors import BadUsage, CannotStart, MissingLibrary, UnreadableLog
 from nndiag.vocabulary import methods
@@ -42,6 +43,15 @@ class Asked:
         return f"step-{self.step}"
 
 
+def refuse_without_script(option: str, run: str) -> NoReturn:
+    """Raise `BadUsage`: the option asks for new work, and what is there is only shown."""
+    raise BadUsage(
+        where=option,
+        what="asks for other attributions than those that are there",
+        do=f"name the script to make them: {how_to_make(run, f' {option} ...')}",
+    )
+
+
 def chosen(run: str, asked: Asked) -> list[Attribution]:
     """The attributions of a run that were asked for. Raises `UnreadableLog`, or `BadUsage`."""
     from nndiag.readers.attributions import attributions_of
@@ -53,6 +63,7 @@ def chosen(run: str, asked: Asked) -> list[Attribution]:
         for one in found
         if (name in ("", methods.AUTO) or one.method == name)
         and (not capture or _capture_of(one) == capture)
+        and (not asked.layer or one.layer == asked.layer)
     ]
     if kept:
         return kept
@@ -167,7 +178,7 @@ def _capture_of(one: Attribution) -> str:
 
 def how_to_make(run: str, option: str = "") -> str:
     """The command that attributes the batches of a run, to be filled in."""
-    return f"nndiag attribute {run}{option} -- {_script(run)}"
+    return f"nndiag attribute {shlex.quote(run)}{option} -- {_script(run)}"
 
 
 def captures_of(run: str) -> list[str]:
@@ -198,7 +209,7 @@ def _script(run: str) -> str:
     from nndiag.journal.reader import open_run
 
     manifest = open_run(run).manifest
-    script = str(manifest.get("script") or "SCRIPT")
+    script = shlex.quote(str(manifest.get("script") or "SCRIPT"))
     return f"{script} ITS ARGUMENTS" if manifest.get("options") else script
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from nndiag.watcher.run_directory import RunDirectory
 from nndiag.watcher.supervisor import Ending, WatchSettings
 
 if TYPE_CHECKING:
-    from nndiag.records import Diagnosis
+    from nndiag.records import Attribution, Diagnosis
 
 FOUND = 1  # exit status under --fail-on
 
@@ -286,19 +287,29 @@ def _show_attributions(path: str, diagnoses: tuple[Diagnosis, ...]) -> None:
     from nndiag.readers.attributions import attributions_of
     from nndiag.reports import attribution, attribution_facts
 
+    def is_telling(one: Attribution) -> bool:
+        carried = attribution_facts.carriers(one)
+        return carried is not None and carried.stand_out
+
     found, errors = attributions_of(path)
     findings = [finding for diagnosis in diagnoses for finding in diagnosis.findings]
     shown = [one for one in found if attribution_facts.belongs_to(one, findings)]
+    ids = set(map(id, shown))  # arrays cannot be compared
+    beside = sorted({one.step for one in found if id(one) not in ids and is_telling(one)})
     if shown:
         lines = attribution.report(
             shown, width=screen_width(sys.stderr), ascii_only=not can_draw(sys.stderr)
         )
         show_lines(lines, sys.stderr)
         print(file=sys.stderr)
-        _say(f"attributions again: nndiag attribute {path}")
+        _say(f"attributions again: nndiag attribute {shlex.quote(path)}")
     elif kept := attributing_again.captures_of(path):
         names, how = ", ".join(kept), attributing_again.how_to_make(path)
         _say(f"batches were kept ({names}), but not attributed; to do so: {how}")
+    if beside:
+        steps = ", ".join(map(str, beside))
+        again = f"nndiag attribute {shlex.quote(path)} --step {beside[0]}"
+        _say(f"one sample made the loss leap at step {steps}, where there is no finding: {again}")
     for error in errors:
         _say(f"{error.where}: {error.what}")
 

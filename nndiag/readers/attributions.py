@@ -6,7 +6,9 @@ Neither torch nor captum is needed to read them, and nothing in them is executed
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +19,9 @@ from nndiag.journal.reader import open_run, read_object
 from nndiag.journal.tensor_reader import StoredTensor, read_tensors
 from nndiag.readers.run_series import number
 from nndiag.readers.run_structure import items, objects, text, whole
-from nndiag.records import AttributedInput, AttributedSample, Attribution
+from nndiag.records import AttributedInput, AttributedSample, Attribution, OddInput
 
+MOST_ODD = 20  # odd inputs, and dimensions of one
 MOST = 200  # of one run
 LONGEST = 500  # characters of a text
 JSON_BYTES, TENSOR_BYTES = 8 << 20, 1 << 30  # of one attribution
@@ -65,6 +68,9 @@ def read_attribution(path: str) -> Attribution:
         batch_size=whole(told, "batch_size"),
         loss=_float(told, "loss"),
         before=_float(told, "before"),
+        odd=tuple(filter(None, map(_odd, objects(told, "odd_inputs"))))[:MOST_ODD],
+        differs_at_rest=told.get("differs_at_rest") is True,
+        rank=_rank(path),
         relative_delta=number(told.get("relative_delta")),
         steps=whole(told, "integral_steps"),
         seconds=_float(told, "seconds"),
@@ -138,6 +144,25 @@ def _sample(told: JsonObject) -> AttributedSample:
         at_baseline=_float(told, "at_baseline"),
         delta=number(told.get("delta")),
     )
+
+
+def _odd(told: JsonObject) -> OddInput | None:
+    index = items(told, "index")
+    if len(index) > MOST_ODD or not all(type(i) is int and 0 <= i < 2**48 for i in index):
+        return None
+    return OddInput(
+        row=whole(told, "row"),
+        name=_text(told, "name"),
+        index=tuple(index),
+        value=_float(told, "value"),
+        usual=_float(told, "usual"),
+    )
+
+
+def _rank(path: str) -> int:
+    """Of `.../rank-3.1/attributions/x.json` 3."""
+    found = re.fullmatch(r"rank-([0-9]{1,6})(\.[0-9]+)?", Path(path).absolute().parent.parent.name)
+    return int(found[1]) if found else 0
 
 
 def _float(told: JsonObject, key: str) -> float:

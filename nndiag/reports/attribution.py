@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from nndiag.records import AttributedInput, Attribution
+from nndiag.records import AttributedInput, Attribution, OddInput
 from nndiag.reports import attribution_facts as facts
 from nndiag.reports import wording
 from nndiag.reports.attribution_facts import Carriers, Part, Places, Region
@@ -36,6 +36,7 @@ SHOWN_PARTS = 5
 SHOWN_SAMPLES = 4
 SHOWN_CARRIERS = 5
 SHOWN_PLACES = 8
+SHOWN_ODD = 3
 BAR = 24  # columns
 MAP_ROWS, MAP_COLUMNS = 12, 24
 SHADES, ASCII_SHADES = " ░▒▓█", " .:*#"  # of a map
@@ -49,21 +50,27 @@ def report(
     """All of them, a blank line between two."""
     width = max(NARROWEST, min(width, WIDEST))
     lines: list[Line] = []
+    several = len({one.rank for one in attributions}) > 1
     for one in attributions:
-        lines += [*_page(one, width, ascii_only), BLANK]
+        lines += [*_page(one, width, ascii_only, with_rank=several), BLANK]
     return lines[:-1]
 
 
-def _page(one: Attribution, width: int, ascii_only: bool) -> Iterator[Line]:
+def _page(
+    one: Attribution, width: int, ascii_only: bool, *, with_rank: bool = False
+) -> Iterator[Line]:
     layer = [Span(f" layer {clean(one.layer)}")] if one.layer else []
     head = [Span("ATTRIBUTIONS", Role.INFO), Span(f" {clean(one.method)}", Role.STRONG), *layer]
-    yield from wrapped([*head, Span(f" {occasion(one)}")], width, hanging=3)
+    yield from wrapped([*head, Span(f" {occasion(one, with_rank=with_rank)}")], width, hanging=3)
     carried = facts.carriers(one)
     if carried is not None and one.why != "end":
         yield from _labelled("batch", [Span(carried_by(carried, one))], width)
     elif one.why != "end":
-        unknown = "the loss of each sample could not be read from the graph of this loss"
-        yield from _labelled("batch", [Span(unknown, Role.DIM)], width)
+        yield from _labelled("batch", [Span(unknown_samples(one), Role.DIM)], width)
+    if one.why != "end":
+        for i, odd in enumerate(one.odd[:SHOWN_ODD]):
+            role = Role.PLAIN if carried is not None and carried.stand_out else Role.WARNING
+            yield from _labelled("odd" if not i else "", [Span(odd_words(one, odd), role)], width)
     if one.failed:
         yield from _labelled("failed", [Span(wording.sentence(one.failed), Role.WARNING)], width)
         if one.do:
@@ -82,8 +89,16 @@ def _page(one: Attribution, width: int, ascii_only: bool) -> Iterator[Line]:
         yield from _labelled("note", [Span(wording.told(note), Role.DIM)], width)
 
 
-def occasion(one: Attribution) -> str:
-    """`spike at step 200: loss 17.5, before 0.0223`."""
+def unknown_samples(one: Attribution) -> str:
+    """What is shown where the loss of each sample is not known."""
+    shown = "those with odd inputs" if one.odd else "the first ones, not those that made it"
+    return f"the loss of each sample could not be read from the graph; shown are {shown}"
+
+
+def occasion(one: Attribution, *, with_rank: bool = False) -> str:
+    """`spike at step 200: loss 17.5, before 0.0223`; of several ranks `rank 1, spike ...`."""
+    if with_rank:
+        return f"rank {one.rank}, {occasion(one)}"
     if one.why == "end":
         return f"batch of step {one.step}, model as trained"
     kind = "loss not finite" if one.why == "nonfinite" else "spike"
@@ -100,9 +115,9 @@ def carried_by(carried: Carriers, one: Attribution) -> str:
         return f"{len(carried.rows)} {of_all} {verb} a loss that is not finite: {named}"
     if not carried.stand_out:
         return (
-            f"no sample stands out: the largest, sample {carried.rows[0]}, has "
-            f"{percent(carried.shares[0])} of the loss, and an even share of {carried.total} is "
-            f"{percent(1 / carried.total)}: look at the steps before this batch, not at its samples"
+            f"no sample stands out by its loss: the largest, sample {carried.rows[0]}, has "
+            f"{percent(carried.shares[0])}, and an even share of {carried.total} is "
+            f"{percent(1 / carried.total)}. {_instead(one)}"
         )
     losses = one.batch if one.batch is not None else np.zeros(carried.total)
     each = [
@@ -117,17 +132,34 @@ def carried_by(carried: Carriers, one: Attribution) -> str:
     )
 
 
+def _instead(one: Attribution) -> str:
+    """Where to look when no loss of a sample stands out."""
+    if one.odd:
+        return "Look at what is odd in it: by batch statistics one sample moves the loss of all"
+    if one.differs_at_rest:
+        return "In eval mode it is another loss: dropout or batch statistics made it"
+    return "Look at the steps before this batch, not at its samples"
+
+
+def odd_words(one: Attribution, odd: OddInput) -> str:
+    """`sample 25 has x[0, 3, 4] = 200; the largest of the others are around 2.1`."""
+    place = f"[{', '.join(map(str, odd.index))}]" if odd.index else ""
+    where = f"{input_name(one, odd.name)}{place}"
+    usual = f"the largest of the others are around {number(odd.usual)}"
+    return f"sample {odd.row} has {where} = {number(odd.value)}; {usual}"
+
+
 def _each(one: Attribution, width: int, ascii_only: bool) -> Iterator[Line]:
     """Sample by sample: of a spike each has its own reason."""
     for i, sample in enumerate(one.samples[:SHOWN_SAMPLES]):
         change = f"{number(sample.at_sample)}, of a blank input {number(sample.at_baseline)}"
         yield from _labelled(f"sample {sample.row}", [Span(f"{sample.what}: {change}")], width)
-        if one.of == "loss" and facts.is_about_the_target(sample):
+        if facts.is_about_the_target(one, sample):
             why = "as high for a blank input: look at its target, not at its features"
             yield from _labelled("", [Span(why, Role.WARNING)], width)
         if (found := facts.places(one, i)) is not None:
             yield from _labelled("", [Span(made_at(found))], width)
-        for given in one.inputs:
+        for given in facts.by_share(one, i):
             yield from _sample(one, given, i, ascii_only)
 
 
@@ -144,10 +176,14 @@ def made_at(found: Places) -> str:
 def _sample(
     one: Attribution, given: AttributedInput, sample: int, ascii_only: bool
 ) -> Iterator[Line]:
-    if given.kind == "image":
-        yield from _image(given, sample, ascii_only)
+    share = facts.share_of(one, given, sample)
+    if len(one.inputs) > 1 and share < QUIET:
+        name = input_name(one, given.name)
+        yield (Span(" " * (LABEL + 2)), Span(f"{name}: less than 1 %", Role.DIM))
+    elif given.kind == "image":
+        yield from _image(one, given, sample, ascii_only)
     else:
-        found = facts.parts(given, sample, SHOWN_PARTS)
+        found = facts.parts(one, given, sample, SHOWN_PARTS)
         yield from _parts(one, given, found, ascii_only, with_value=True)
 
 
@@ -156,13 +192,14 @@ def _overall(one: Attribution, width: int, ascii_only: bool) -> Iterator[Line]:
     said = wording.counted(len(one.samples), "sample")
     what = one.samples[0].what if len({s.what for s in one.samples}) == 1 else "an output"
     yield from _labelled("output", [Span(f"what {what} is made of, in {said}")], width)
-    for given in one.inputs:
-        if given.kind in ("tabular", "sequence"):
-            found = facts.parts_of_all(given, SHOWN_PARTS)
+    if all(given.kind in ("tabular", "sequence") for given in one.inputs):
+        for given in one.inputs:
+            found = facts.parts_of_all(one, given, SHOWN_PARTS)
             yield from _parts(one, given, found, ascii_only, with_value=False)
-            continue
-        for i, sample in enumerate(one.samples[:2]):
-            yield from _labelled(f"sample {sample.row}", [Span(sample.what)], width)
+        return
+    for i, sample in enumerate(one.samples[:2]):
+        yield from _labelled(f"sample {sample.row}", [Span(sample.what)], width)
+        for given in facts.by_share(one, i):
             yield from _sample(one, given, i, ascii_only)
 
 
@@ -176,25 +213,37 @@ def _units(one: Attribution, width: int, ascii_only: bool) -> Iterator[Line]:
         cells = facts.pooled(np.abs(one.units[0]).sum(axis=0), MAP_ROWS, MAP_COLUMNS)
         yield from _shaded(cells, ascii_only)
         return
-    for part in found:
-        if part.share >= QUIET:
-            place = ", ".join(map(str, part.index))
-            yield _bar(f"unit {place}", part, ascii_only)
+    for i, part in enumerate(found):
+        if part.share >= QUIET or i == 0:
+            yield _bar(unit_name(part), part, ascii_only)
 
 
-def _image(given: AttributedInput, sample: int, ascii_only: bool) -> Iterator[Line]:
+def _image(
+    one: Attribution, given: AttributedInput, sample: int, ascii_only: bool
+) -> Iterator[Line]:
     """Where in the picture, and a map of it."""
     map_HW = facts.sizes_of_pixels(given, sample)
     if map_HW is None:
         return
     if (found := facts.region(map_HW)) is not None:
-        yield (Span(" " * (LABEL + 2)), Span(region_words(found), Role.VALUE))
+        told = region_words(found)
+        if len(one.inputs) > 1:
+            of_all = percent(facts.share_of(one, given, sample))
+            told = f"{input_name(one, given.name)}: {of_all} of all; {told}"
+        yield (Span(" " * (LABEL + 2)), Span(told, Role.VALUE))
     yield from _shaded(facts.pooled(map_HW, MAP_ROWS, MAP_COLUMNS), ascii_only)
 
 
 def region_words(found: Region) -> str:
     rows, columns = (f"{first}-{last}" for first, last in (found.rows, found.columns))
     return f"{percent(found.share)} of it in rows {rows}, columns {columns}"
+
+
+def unit_name(part: Part) -> str:
+    """`unit 7`, and of a sequence `position 3, unit 7`."""
+    if len(part.index) == 2:
+        return f"position {part.index[0]}, unit {part.index[1]}"
+    return f"unit {', '.join(map(str, part.index))}"
 
 
 def _parts(
@@ -235,11 +284,17 @@ def _shaded(cells: np.ndarray, ascii_only: bool) -> Iterator[Line]:
 
 def feature_name(one: Attribution, given: AttributedInput, part: Part) -> str:
     """`x[5]`, `input_ids[3]`, `x[step 4, 2]`."""
-    name = "x" if given.name == "0" and len(one.inputs) == 1 else clean(given.name)
-    name = f"argument {name}" if name.isdigit() else name
+    name = input_name(one, given.name)
     if given.kind == "sequence" and len(part.index) == 2:
         return f"{name}[step {part.index[0]}, {part.index[1]}]"
     return f"{name}[{', '.join(map(str, part.index))}]"
+
+
+def input_name(one: Attribution, name: str) -> str:
+    """`x` for the only argument, `argument 1`, `input_ids`."""
+    if name == "0" and len(one.inputs) < 2:
+        return "x"
+    return f"argument {name}" if name.isdigit() else clean(name)
 
 
 def value_of(given: AttributedInput, part: Part) -> str:

@@ -127,25 +127,46 @@ def places(attribution: Attribution, sample: int) -> Places | None:
     )
 
 
-def parts(one: AttributedInput, sample: int, most: int) -> list[Part]:
-    """The features of a sample that count most, largest first."""
+def parts(attribution: Attribution, one: AttributedInput, sample: int, most: int) -> list[Part]:
+    """The features of an input of a sample that count most, as shares of all its inputs."""
     if one.attributions is None:
         return []
-    return _ranked(
-        one.attributions[sample].astype(np.float64), most, one.values[sample], one.baseline
-    )
+    found = one.attributions[sample].astype(np.float64)
+    total = _total(attribution, sample)
+    return _ranked(found, most, one.values[sample], one.baseline, total)
 
 
-def parts_of_all(one: AttributedInput, most: int) -> list[Part]:
+def parts_of_all(attribution: Attribution, one: AttributedInput, most: int) -> list[Part]:
     """The same over all samples: the mean of their shares. Only where a place means the same."""
     if one.attributions is None:
         return []
-    found = one.attributions.reshape(len(one.attributions), -1).astype(np.float64)
-    found = np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
-    total = np.abs(found).sum(axis=1, keepdims=True)
+    found = _finite(one.attributions.reshape(len(one.attributions), -1))
+    total = np.array([[_total(attribution, sample)] for sample in range(len(found))])
     share = np.divide(np.abs(found), total, out=np.zeros_like(found), where=total > 0).mean(axis=0)
     signed = np.sign(found.sum(axis=0))
-    return _ranked((share * signed).reshape(one.attributions.shape[1:]), most)
+    return _ranked((share * signed).reshape(one.attributions.shape[1:]), most, total=1.0)
+
+
+def share_of(attribution: Attribution, one: AttributedInput, sample: int) -> float:
+    """How much of the sum of |attribution| of a sample one of its inputs has, 0..1."""
+    total = _total(attribution, sample)
+    if one.attributions is None or not total > 0:
+        return 0.0
+    return float(np.abs(_finite(one.attributions[sample])).sum()) / total
+
+
+def by_share(attribution: Attribution, sample: int) -> list[AttributedInput]:
+    """The inputs of a sample, those that count most first."""
+    return sorted(attribution.inputs, key=lambda one: -share_of(attribution, one, sample))
+
+
+def _total(attribution: Attribution, sample: int) -> float:
+    given = [one.attributions for one in attribution.inputs if one.attributions is not None]
+    return sum(float(np.abs(_finite(each[sample])).sum()) for each in given)
+
+
+def _finite(found: np.ndarray) -> np.ndarray:
+    return np.nan_to_num(found.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def units(attribution: Attribution, most: int) -> list[Part]:
@@ -163,9 +184,11 @@ def _ranked(
     most: int,
     values: np.ndarray | None = None,
     baseline: np.ndarray | None = None,
+    total: float | None = None,
 ) -> list[Part]:
-    flat = np.nan_to_num(found.reshape(-1), nan=0.0, posinf=0.0, neginf=0.0)
-    total = float(np.abs(flat).sum())
+    """The largest, as shares of `total`, by default of their own sum."""
+    flat = _finite(found.reshape(-1))
+    total = float(np.abs(flat).sum()) if total is None else total
     if not total > 0:
         return []
     order = np.argsort(-np.abs(flat), kind="stable")[:most]
@@ -236,8 +259,13 @@ def pooled(map_HW: np.ndarray, rows: int, columns: int) -> np.ndarray:
     return cells / largest if largest > 0 else cells
 
 
-def is_about_the_target(sample: AttributedSample) -> bool:
-    """Whether a blank input has nearly the same loss: then no feature of the sample made it."""
+def is_about_the_target(attribution: Attribution, sample: AttributedSample) -> bool:
+    """Whether a sample made the loss leap that a blank input would have made leap as well."""
+    carried = carriers(attribution)
+    if attribution.of != "loss" or carried is None or not carried.stand_out:
+        return False
+    if sample.row not in carried.rows:
+        return False
     change = abs(sample.at_sample - sample.at_baseline)
     return change < NO_CHANGE * abs(sample.at_sample)
 

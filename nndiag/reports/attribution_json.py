@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from nndiag.records import AttributedInput, Attribution
+from nndiag.records import AttributedInput, Attribution, OddInput
 from nndiag.reports import attribution_facts as facts
 from nndiag.reports.attribution_facts import Part, Places
 from nndiag.reports.json_report import value
@@ -35,6 +35,9 @@ def _one(one: Attribution) -> dict[str, object]:
         "loss": value(one.loss),
         "before": value(one.before),
         "batch_size": one.batch_size,
+        "rank": one.rank,
+        "differs_at_rest": one.differs_at_rest,
+        "odd_inputs": [_odd(odd) for odd in one.odd],
         "carriers": None
         if carried is None
         else {
@@ -64,9 +67,14 @@ def _sample(one: Attribution, i: int) -> dict[str, object]:
         "at_sample": value(sample.at_sample),
         "at_baseline": value(sample.at_baseline),
         "delta": value(sample.delta),
-        "inputs": [_input(given, i) for given in one.inputs],
+        "inputs": [_input(one, given, i) for given in facts.by_share(one, i)],
         "places": _places(facts.places(one, i)),
     }
+
+
+def _odd(odd: OddInput) -> dict[str, object]:
+    told = {"row": odd.row, "input": value(odd.name), "index": list(odd.index)}
+    return {**told, "value": value(odd.value), "usual": value(odd.usual)}
 
 
 def _places(found: Places | None) -> dict[str, object] | None:
@@ -81,12 +89,12 @@ def _places(found: Places | None) -> dict[str, object] | None:
     }
 
 
-def _input(given: AttributedInput, i: int) -> dict[str, object]:
-    parts = facts.parts(given, i, MOST_PARTS)
+def _input(one: Attribution, given: AttributedInput, i: int) -> dict[str, object]:
     return {
         "name": value(given.name),
         "kind": given.kind,
-        "features": [_part(part) for part in parts],
+        "share": value(facts.share_of(one, given, i)),
+        "features": [_part(part) for part in facts.parts(one, given, i, MOST_PARTS)],
     }
 
 

@@ -27,13 +27,15 @@ from nndiag.reports.attribution import (
     occasion,
     percent,
     quality,
+    unit_name,
     value_of,
 )
+from nndiag.reports.attribution_facts import Part
 from nndiag.reports.wording import clean, shortened, told
 
 RAISES, LOWERS, INK = "#c65102", "#2a6fb0", "#222222"
 SIGNED = LinearSegmentedColormap.from_list("signed", [LOWERS, "#f4f4f4", RAISES])
-BARS = 8
+BARS, FEWEST_BARS = 8, 4
 SAMPLES = 4
 TOKENS = 48  # of one sample
 DARK = 0.6  # of the largest: a cell of more is dark
@@ -127,9 +129,9 @@ def _input(figure: Any, axes: Axes, one: Attribution, sample: int, given: Attrib
     elif given.kind == "tokens" and found.ndim == 2:
         _tokens(axes, given, sample)
     else:
-        parts = [p for p in facts.parts(given, sample, BARS) if p.share >= QUIET]
-        names = [feature_name(one, given, part) + value_of(given, part) for part in parts]
-        _bars(axes, names, [part.share * part.sign for part in parts])
+        parts = [p for p in facts.parts(one, given, sample, BARS) if p.share >= QUIET]
+        names = [feature_name(one, given, part) for part in parts]
+        _bars(axes, names, parts, [value_of(given, part) for part in parts])
 
 
 def _image(figure: Any, axes: Axes, given: AttributedInput, sample: int) -> None:
@@ -177,19 +179,19 @@ def _units(axes: Axes, one: Attribution) -> None:
         axes.set_axis_off()
         return
     parts = facts.units(one, BARS)
-    names = [f"unit {', '.join(map(str, part.index))}" for part in parts]
-    _bars(axes, names, [part.share * part.sign for part in parts])
+    _bars(axes, [unit_name(part) for part in parts], parts, [""] * len(parts))
 
 
-def _bars(axes: Axes, names: Sequence[str], shares: Sequence[float]) -> None:
+def _bars(axes: Axes, names: Sequence[str], parts: Sequence[Part], values: Sequence[str]) -> None:
     places = np.arange(len(names))
-    colours = [RAISES if share >= 0 else LOWERS for share in shares]
-    axes.barh(places, [abs(share) for share in shares], color=colours, height=0.7)
-    axes.set_yticks(places, [shortened(name, 34) for name in names])
-    axes.invert_yaxis()
+    colours = [RAISES if part.sign >= 0 else LOWERS for part in parts]
+    axes.barh(places, [part.share for part in parts], color=colours, height=0.7)
+    axes.set_yticks(places, [shortened(name, 30) for name in names])
+    axes.set_ylim(max(len(names), FEWEST_BARS) - 0.5, -0.5)
     axes.set_xticks([])
-    for place, share in zip(places, shares, strict=True):
-        axes.text(abs(share), place, f" {percent(abs(share))}", va="center", color=INK)
-    axes.set_xlim(0, max([0.01, *(abs(share) for share in shares)]) * 1.15)
+    for place, part, value in zip(places, parts, values, strict=True):
+        told = f" {percent(part.share)}   {value.strip()}"
+        axes.text(part.share, place, told, va="center", color=INK)
+    axes.set_xlim(0, max([0.01, *(part.share for part in parts)]) * 1.6)
     for side in ("top", "right", "bottom"):
         axes.spines[side].set_visible(False)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -222,6 +224,15 @@ REFUSED = {
     "a method that does not exist": (["run", "--method", "lime"], "one of: auto, integrated"),
     "a step of no batch": (["run", "--step", "5"], "batches are there of: 120, end"),
     "a step that is no number": (["run", "--step", "last"], "is neither a step nor end"),
+    "another output without the script": (
+        ["run", "--target", "1"],
+        "nndiag attribute run --target ... -- train.py",
+    ),
+    "fewer samples without the script": (["run", "--samples", "1"], "name the script"),
+    "another layer than those that are there": (
+        ["run", "-m", "layer-conductance", "--layer", "0"],
+        "no attributions by layer-conductance are there yet",
+    ),
     "no run directory": (["nowhere"], "does not exist"),
     "a run without batches": ([str(ROOT / "sample_runs/dead_relu/run")], "no batch of it was kept"),
 }
@@ -235,6 +246,49 @@ def test_refuses_with_what_to_do(
 
     assert done.returncode == 2 and done.stdout == ""
     assert told in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_command_line_that_is_printed_can_be_pasted(watched: tuple[Path, str]) -> None:
+    """A run directory may be anybody's: its texts must not become commands."""
+    copy = watched[0] / "a run; of mine"
+    shutil.copytree(watched[0] / "run", copy, dirs_exist_ok=True)
+    manifest = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps({**manifest, "script": "x.py; touch pwned"}))
+
+    told = nndiag(watched[0], "attribute", copy.name, "-m", "feature-ablation").stderr
+
+    line = told.splitlines()[-1].partition("make them: ")[2]
+    words = ["nndiag", "attribute", copy.name, "--method", "feature-ablation", "--"]
+    assert shlex.split(line)[:7] == [*words, "x.py; touch pwned"]
+
+
+LONE = """
+import torch, torch.nn as nn, torch.nn.functional as F
+torch.manual_seed(0)
+net = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 1))
+opt = torch.optim.Adam(net.parameters(), 1e-2)
+for step in range(100):
+    x = torch.randn(16, 6)
+    y = x[:, :1].clone()
+    if step == 70:
+        y[3] = 90  # one wrong target; the gradient of an L1 loss does not jump with it
+    out = net(x)
+    loss = F.l1_loss(out, y)
+    opt.zero_grad()
+    loss.backward()
+    opt.step()
+"""
+
+
+def test_a_leap_that_is_no_finding_is_told_if_one_sample_made_it(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(LONE)
+    done = nndiag(tmp_path, "watch", "--attribute", "auto", "--run-dir", "run", "train.py")
+
+    assert "HEALTHY" in done.stderr
+    told = "one sample made the loss leap at step 70, where there is no finding"
+    assert f"{told}: nndiag attribute run --step 70" in done.stderr
+    shown = nndiag(tmp_path, "attribute", "run", "--step", "70").stdout
+    assert "sample 3 (" in shown and "look at its target" in shown
 
 
 def test_where_captum_is_missing_nothing_is_run(tmp_path: Path) -> None:

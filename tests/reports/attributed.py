@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from nndiag.records import AttributedInput, AttributedSample, Attribution
+from nndiag.records import AttributedInput, AttributedSample, Attribution, OddInput
 
 LOSSES = np.full(32, 0.02)
 LOSSES[7] = 559.0
@@ -51,16 +51,19 @@ TEXT = replace(
     elements=np.array([[0.01, np.nan, 8.2, 0.02, 0.01, 3.1]]),
 )
 
-BAD_NUMBERS = replace(
+ODD_BATCH = replace(
+    SPREAD,
+    odd=(OddInput(25, "0", (0, 3), 200.0, 1.8), OddInput(3, "0", (0, 1), -31.0, 1.8)),
+    samples=(replace(SPIKE.samples[0], row=25),),
+)
+
+TWO_INPUTS = replace(
     SPIKE,
-    why="nonfinite",
-    loss=float("nan"),
-    batch=np.where(np.arange(32) == 5, np.nan, 0.1),
-    samples=(),
-    inputs=(),
-    relative_delta=None,
-    failed="Net: sample 5: the loss (mse) is nan; input 0 is not finite at 3, 8",
-    do="works on any model: --method feature-ablation",
+    inputs=(
+        AttributedInput("cat", "tokens", np.array([[17]]), np.array([[-1.0]])),
+        replace(SPIKE.inputs[0], name="num"),
+        AttributedInput("mask", "tabular", np.array([[1.0]]), np.array([[0.001]])),
+    ),
 )
 
 UNKNOWN_LOSS = replace(
@@ -71,6 +74,20 @@ UNKNOWN_LOSS = replace(
     relative_delta=0.7,
     steps=256,
     notes=("the loss (a loss of its own making) cannot be worked out anew",),
+)
+
+TWO_RANKS = [replace(UNKNOWN_LOSS, rank=0), replace(SPIKE, rank=1)]
+
+BAD_NUMBERS = replace(
+    SPIKE,
+    why="nonfinite",
+    loss=float("nan"),
+    batch=np.where(np.arange(32) == 5, np.nan, 0.1),
+    samples=(),
+    inputs=(),
+    relative_delta=None,
+    failed="Net: sample 5: the loss (mse) is nan; input 0 is not finite at 3, 8",
+    do="works on any model: --method feature-ablation",
 )
 
 PLANTED = np.zeros((2, 3, 16, 24))
@@ -121,6 +138,9 @@ MUSEUM = {
     "a_loss_that_all_samples_share": [SPREAD],
     "a_sample_whose_target_is_to_blame": [WRONG_LABEL],
     "places_that_make_the_loss_of_a_text": [TEXT],
+    "an_odd_sample_in_a_batch_with_batch_norm": [ODD_BATCH],
+    "several_inputs": [TWO_INPUTS],
+    "two_ranks": TWO_RANKS,
     "a_sample_that_is_not_finite": [BAD_NUMBERS],
     "a_loss_that_is_not_known": [UNKNOWN_LOSS],
     "an_image": [IMAGE],

@@ -19,11 +19,14 @@ from tests.reports.attributed import (
     IMAGE,
     LAYER,
     MUSEUM,
+    ODD_BATCH,
     SPIKE,
     SPREAD,
     TEXT,
     TOKENS,
+    TWO_INPUTS,
     UNKNOWN_LOSS,
+    WRONG_LABEL,
 )
 from tests.reports.test_hostile_text import TEXTS, harmful
 
@@ -88,6 +91,35 @@ def test_the_places_that_make_a_loss_are_named_where_they_are_few() -> None:
     assert attribution_facts.places(replace(TEXT, elements=np.zeros((1, 6))), 0) is None
     [told] = json.loads(attribution_json.text([TEXT]))["attributions"]
     assert told["samples"][0]["places"]["indices"] == [[2], [5]]
+
+
+def test_an_odd_sample_is_named_where_no_loss_stands_out() -> None:
+    """By batch statistics one sample moves the loss of all: the advice must not clear it."""
+    said = text(ODD_BATCH)
+
+    assert "sample 25 has x[0, 3] = 200; the largest of the others are around 1.8" in said
+    assert "not at its samples" not in said and "not at its samples" in text(SPREAD)
+    assert "dropout or batch statistics" in text(replace(SPREAD, differs_at_rest=True))
+
+
+def test_shares_are_of_all_inputs_together_and_the_largest_input_comes_first() -> None:
+    said = text(TWO_INPUTS)
+
+    assert said.index("num[1] = 80") < said.index("mask: less than 1 %")
+    assert "cat: less than 1 %" in said
+    found = [
+        part
+        for given in TWO_INPUTS.inputs
+        for part in attribution_facts.parts(TWO_INPUTS, given, 0, 9)
+    ]
+    assert sum(part.share for part in found) == pytest.approx(1.0)
+
+
+def test_an_ordinary_sample_is_not_blamed_for_its_target() -> None:
+    ordinary = replace(WRONG_LABEL.samples[0], row=8)
+
+    assert attribution_facts.is_about_the_target(WRONG_LABEL, WRONG_LABEL.samples[0])
+    assert not attribution_facts.is_about_the_target(WRONG_LABEL, ordinary)
 
 
 def test_an_integral_that_did_not_converge_says_so() -> None:

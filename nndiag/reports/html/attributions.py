@@ -97,6 +97,7 @@ class Shown:
     layer: str
     occasion: str
     batch: str
+    odd: tuple[str, ...]
     columns: tuple[Column, ...]
     failed: str
     do: str
@@ -109,16 +110,26 @@ class Shown:
 def shown(attributions: Sequence[Attribution]) -> list[Shown]:
     """What the section says, one after the other; pictures as long as there is room for them."""
     room = [PICTURE_BYTES]
-    return [_shown(one, room) for one in attributions]
+    several = len({one.rank for one in attributions}) > 1
+    told: set[tuple[int, int, str]] = set()  # batches: another method says the same of them
+    made = []
+    for one in attributions:
+        batch = one.rank, one.step, one.why
+        made.append(_shown(one, room, with_rank=several, with_batch=batch not in told))
+        told.add(batch)
+    return made
 
 
-def _shown(one: Attribution, room: list[int]) -> Shown:
-    carried = facts.carriers(one) if one.why != "end" else None
+def _shown(one: Attribution, room: list[int], *, with_rank: bool, with_batch: bool) -> Shown:
+    carried = facts.carriers(one) if one.why != "end" and with_batch else None
     return Shown(
         method=one.method,
         layer=one.layer,
-        occasion=words.occasion(one),
-        batch=words.carried_by(carried, one) if carried is not None else "",
+        occasion=words.occasion(one, with_rank=with_rank),
+        batch=_batch(one, carried) if one.why != "end" and with_batch else "",
+        odd=tuple(words.odd_words(one, odd) for odd in one.odd[: words.SHOWN_ODD])
+        if one.why != "end" and with_batch
+        else (),
         columns=_columns(one, carried.rows if carried.stand_out else ()) if carried else (),
         failed=one.failed,
         do=one.do,
@@ -127,6 +138,10 @@ def _shown(one: Attribution, room: list[int]) -> Shown:
         notes=one.notes,
         samples=() if one.failed else tuple(_samples(one, room)),
     )
+
+
+def _batch(one: Attribution, carried: facts.Carriers | None) -> str:
+    return words.unknown_samples(one) if carried is None else words.carried_by(carried, one)
 
 
 def _samples(one: Attribution, room: list[int]) -> list[Sample]:
@@ -140,12 +155,11 @@ def _samples(one: Attribution, room: list[int]) -> list[Sample]:
 
 def _overall(one: Attribution) -> list[Sample]:
     """All samples together, where a place means the same in each, and none is odd by itself."""
-    given = [each for each in one.inputs if each.kind in ("tabular", "sequence")]
-    if one.why != "end" or not given or len(one.samples) < 2:
+    alike = all(given.kind in ("tabular", "sequence") for given in one.inputs)
+    if one.why != "end" or not alike or len(one.samples) < 2:
         return []
-    bars = tuple(
-        Given(_bars(one, each, facts.parts_of_all(each, BARS), with_value=False)) for each in given
-    )
+    found = [(each, facts.parts_of_all(one, each, BARS)) for each in one.inputs]
+    bars = tuple(Given(_bars(one, *both, with_value=False)) for both in found)
     return [Sample(f"all {len(one.samples)} samples together", "", False, "", bars)]
 
 
@@ -155,9 +169,9 @@ def _sample(one: Attribution, i: int, room: list[int]) -> Sample:
     return Sample(
         title=f"sample {sample.row}: {sample.what}",
         change=f"{number(sample.at_sample)}; of a blank input {number(sample.at_baseline)}",
-        is_about_the_target=one.of == "loss" and facts.is_about_the_target(sample),
+        is_about_the_target=facts.is_about_the_target(one, sample),
         places=words.made_at(found) if found is not None else "",
-        inputs=tuple(_given(one, given, i, room) for given in one.inputs),
+        inputs=tuple(_given(one, given, i, room) for given in facts.by_share(one, i)),
     )
 
 
@@ -169,7 +183,7 @@ def _given(one: Attribution, given: AttributedInput, i: int, room: list[int]) ->
         return Given(picture=_image(given, i, room))
     if given.kind == "tokens" and found.ndim == 2:
         return Given(tokens=tuple(_tokens(given, i)))
-    bars = _bars(one, given, facts.parts(given, i, BARS))
+    bars = _bars(one, given, facts.parts(one, given, i, BARS))
     if given.kind == "sequence" and found.ndim == 3:
         colours = _colours(found[i].astype(np.float64).T)
         about = f"{found.shape[1]} steps from left to right, {found.shape[2]} channels"
@@ -206,8 +220,9 @@ def _units(one: Attribution, room: list[int]) -> Given:
         about = "where the layer sees it, in the first sample"
         blank = Picture("", "", *_enlarged(width, height), about)
         return Given(picture=_fitting(blank, below, colours, room))
-    parts = [part for part in facts.units(one, BARS) if part.share >= words.QUIET]
-    return Given(tuple(_bar(f"unit {', '.join(map(str, p.index))}", p) for p in parts))
+    found = facts.units(one, BARS)
+    parts = [part for i, part in enumerate(found) if part.share >= words.QUIET or not i]
+    return Given(tuple(_bar(words.unit_name(part), part) for part in parts))
 
 
 def _image(given: AttributedInput, i: int, room: list[int]) -> Picture | None:
