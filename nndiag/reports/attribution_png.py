@@ -77,11 +77,17 @@ def _blocks(attributions: Sequence[Attribution]) -> list[Block]:
         if one.units is not None:
             rows.append((one, 0, None))
         elif not one.failed:
-            rows = [(one, i, given) for i in range(len(one.samples)) for given in one.inputs]
+            rows = [(one, i, given) for i in range(len(one.samples)) for given in _shown(one, i)]
         kept = rows[: min(SAMPLES * max(1, len(one.inputs)), MOST_ROWS - count)]
         count += len(kept)
         blocks.append(Block(one, tuple(kept)))
     return blocks
+
+
+def _shown(one: Attribution, sample: int) -> list[AttributedInput]:
+    """The inputs of a sample that count, the largest first; the only one in any case."""
+    ordered = facts.by_share(one, sample)
+    return [given for given in ordered if facts.share_of(one, given, sample) >= QUIET] or ordered
 
 
 def _draw(figure: Any, block: Block, top: float, whole: float) -> None:
@@ -131,7 +137,9 @@ def _input(figure: Any, axes: Axes, one: Attribution, sample: int, given: Attrib
     else:
         parts = [p for p in facts.parts(one, given, sample, BARS) if p.share >= QUIET]
         names = [feature_name(one, given, part) for part in parts]
-        _bars(axes, names, parts, [value_of(given, part) for part in parts])
+        shares = [p.share for each in one.inputs for p in facts.parts(one, each, sample, 1)]
+        values = [value_of(given, part) for part in parts]
+        _bars(axes, names, parts, values, max(shares, default=1.0))
 
 
 def _image(figure: Any, axes: Axes, given: AttributedInput, sample: int) -> None:
@@ -179,10 +187,14 @@ def _units(axes: Axes, one: Attribution) -> None:
         axes.set_axis_off()
         return
     parts = facts.units(one, BARS)
-    _bars(axes, [unit_name(part) for part in parts], parts, [""] * len(parts))
+    names = [unit_name(part) for part in parts]
+    _bars(axes, names, parts, [""] * len(parts), max((part.share for part in parts), default=1.0))
 
 
-def _bars(axes: Axes, names: Sequence[str], parts: Sequence[Part], values: Sequence[str]) -> None:
+def _bars(
+    axes: Axes, names: Sequence[str], parts: Sequence[Part], values: Sequence[str], largest: float
+) -> None:
+    """`largest`: the share that fills the width, of all inputs of the sample."""
     places = np.arange(len(names))
     colours = [RAISES if part.sign >= 0 else LOWERS for part in parts]
     axes.barh(places, [part.share for part in parts], color=colours, height=0.7)
@@ -192,6 +204,6 @@ def _bars(axes: Axes, names: Sequence[str], parts: Sequence[Part], values: Seque
     for place, part, value in zip(places, parts, values, strict=True):
         told = f" {percent(part.share)}   {value.strip()}"
         axes.text(part.share, place, told, va="center", color=INK)
-    axes.set_xlim(0, max([0.01, *(part.share for part in parts)]) * 1.6)
+    axes.set_xlim(0, max(0.01, largest) * 1.6)
     for side in ("top", "right", "bottom"):
         axes.spines[side].set_visible(False)
