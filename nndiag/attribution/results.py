@@ -74,6 +74,7 @@ def _of_batch(captured: Captured, method: str) -> dict[str, object]:
     return {
         "schema": ATTRIBUTION_SCHEMA,
         "step": captured.step,
+        "owner": captured.owner,
         "why": captured.why,
         "model": captured.model,
         "method": method,

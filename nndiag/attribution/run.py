@@ -54,7 +54,7 @@ def attribute_all(
     written = []
     for path in captures_of(batches.rank_directory):
         name = os.path.basename(path)
-        if batches.names and name not in batches.names:
+        if batches.names and name not in batches.names and _first_name(name) not in batches.names:
             continue
         say(f"attributions by {batches.request.method}: {name.replace('-', ' ')}")
         left = max(0.0, deadline - time.monotonic())
@@ -131,6 +131,12 @@ def _one(
         return results.write_failure(folder, captured, asked.method, error)
 
 
-def _place(name: str) -> tuple[bool, int, str]:
-    number = name.removeprefix("step-")
-    return name == "end", int(number) if number.isdigit() else 0, name
+def _first_name(name: str) -> str:
+    """ "step-80" of "step-80-2", which is another batch of that step, of another model say."""
+    return "-".join(name.split("-")[:2])
+
+
+def _place(name: str) -> tuple[bool, int, int, str]:
+    numbers = [int(one) if one.isdecimal() else 0 for one in name.split("-")[1:]]
+    step, again, *_ = [*numbers, 0, 0]
+    return name == "end", step, again, name

@@ -171,7 +171,7 @@ def how_to_make(run: str, option: str = "") -> str:
 
 
 def captures_of(run: str) -> list[str]:
-    """The names of the batches that a run has kept: "step-612", "end"."""
+    """The batches that a run has kept: "step-612", "end". Several may be of one step."""
     from nndiag.journal.format import CAPTURES_FOLDER
     from nndiag.journal.reader import open_run
 
@@ -179,7 +179,8 @@ def captures_of(run: str) -> list[str]:
     for rank in open_run(run).ranks:
         folder = os.path.join(rank.path, CAPTURES_FOLDER)
         if os.path.isdir(folder):
-            names += [name for name in os.listdir(folder) if not name.startswith(".")]
+            kept = (name for name in os.listdir(folder) if not name.startswith("."))
+            names += ["-".join(name.split("-")[:2]) for name in kept]  # of "step-80-2" too
     return sorted(set(names), key=lambda name: (name == "end", len(name), name))
 
 

@@ -71,6 +71,7 @@ def read_attribution(path: str) -> Attribution:
         notes=tuple(n[:LONGEST] for n in items(told, "notes") if isinstance(n, str))[:20],
         failed=_text(told, "failed"),
         do=_text(told, "do"),
+        owner=_text(told, "owner"),
     )
 
 

@@ -146,6 +146,29 @@ def test_when_another_model_trains_that_one_is_followed(train: Train):
     assert [list(tensor.shape) for tensor in stored.values()] == watched.told
 
 
+FOLDS = """
+def train(fold, broken):
+    torch.manual_seed(fold); net = mlp(); opt = torch.optim.SGD(net.parameters(), lr=1e-5)
+    for step in range(150):
+        x = torch.randn(16, 4)
+        if step in broken: x *= broken[step]
+        opt.zero_grad(); F.mse_loss(net(x)[:, 0], torch.zeros(16)).backward(); opt.step()
+train(0, {80: 100}); train(3, {60: 70, 80: 200}); train(4, {80: 100})
+"""  # fmt: skip
+
+
+def test_each_fold_has_its_own_steps_and_loses_no_leap_of_another(train: Train):
+    told = kept(train(QUICK + FOLDS, attribute="auto"))
+
+    assert set(told) == {"step-60", "step-80", "step-80-2", "step-80-3", "end"}
+    assert [told[name]["step"] for name in sorted(told)] == [149, 60, 80, 80, 80]
+    owners = [
+        told[name]["owner"] for name in ("step-80", "step-60", "step-80-2", "step-80-3", "end")
+    ]
+    assert owners[0] == "SGD(Sequential)" and owners[1] == owners[2] and owners[3] == owners[4]
+    assert len(set(owners)) == 3
+
+
 GAN = """
 G = nn.Sequential(nn.Linear(2, 64), nn.ReLU(), nn.Linear(64, 4)); D = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
 g, d, bce = torch.optim.Adam(G.parameters()), torch.optim.Adam(D.parameters()), F.binary_cross_entropy_with_logits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,3 +143,20 @@ def test_a_capture_without_samples_of_its_own_is_attributed_by_an_output(tmp_pat
     captured = replace(run.read_capture(str(tmp_path / "captures" / "step-7")), per_sample=None)
 
     assert t.ask(known.model, captured, samples=2).samples[0].row == 0
+
+
+def test_a_step_names_all_batches_of_it(tmp_path: Path):
+    """The second is of the next fold."""
+    known = kept_in(tmp_path, "spike", "end")
+    captures = tmp_path / "captures"
+    shutil.copytree(captures / "step-7", captures / "step-7-2")
+    shutil.copytree(captures / "step-7", captures / "step-70")
+
+    assert [os.path.basename(one) for one in run.captures_of(str(tmp_path))] == [
+        *("step-7", "step-7-2", "step-70", "end")
+    ]
+    request = Request("saliency", samples=1)
+    written = attribute_all(known.model, Batches(str(tmp_path), request, names=("step-7",)))
+    assert [os.path.basename(one) for one in written] == [
+        *("step-7-saliency.json", "step-7-2-saliency.json")
+    ]

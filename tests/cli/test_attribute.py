@@ -255,3 +255,26 @@ def test_where_captum_is_missing_nothing_is_run(tmp_path: Path) -> None:
 
     assert done.returncode == 2 and not (tmp_path / "ran").exists()
     assert "pip install 'nndiag[captum]'" in done.stderr
+
+
+FOLDS = SCRIPT[: SCRIPT.index("    if step == 140")].replace("torch.manual_seed(0)", "") + "\n"
+FOLDS = (
+    "import torch, torch.nn as nn, torch.nn.functional as F, sys\n"
+    "def train(fold):\n    torch.manual_seed(fold)\n"
+    + "".join(f"    {line}\n" for line in FOLDS.splitlines() if "import" not in line)
+    + "train(0); train(1)\n"
+)
+
+
+def test_a_spike_of_each_fold_is_found_by_its_step(tmp_path: Path) -> None:
+    (tmp_path / "folds.py").write_text(FOLDS)
+    done = nndiag(tmp_path, "watch", "--attribute", "auto", "--run-dir", "run", "folds.py", "32")
+    assert done.returncode == 0, done.stderr
+
+    done = nndiag(
+        *(tmp_path, "attribute", "run", "-m", "saliency", "--step", "120", "folds.py", "32")
+    )
+    assert done.returncode == 0, done.stderr
+    written = {path.name for path in tmp_path.glob("run/rank-0/attributions/*saliency.json")}
+    assert written == {"step-120-saliency.json", "step-120-2-saliency.json"}
+    assert done.stdout.count("spike at step 120") == 2
