@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from nndiag.records import AttributedInput, AttributedSample, Attribution
 
 MOST = 200  # of one run
 LONGEST = 500  # characters of a text
+MOST_POSITIONS = 1 << 24  # of the map of an image: reports go over all of them
 JSON_BYTES, TENSOR_BYTES = 8 << 20, 1 << 30  # of one attribution
 KINDS = ("image", "tabular", "sequence", "tokens", "ids")
 
@@ -96,11 +98,12 @@ def _input(
     kind = text(told, "kind")
     if values is None or kind not in KINDS:
         raise UnreadableLog(where=path, what=f"the input {name[:40]} is not there")
-    array = values.array()
+    array = _array(values, path)
     found = _floats(stored.get(f"attributions/{name}"), path)
     baseline = _floats(stored.get(f"baseline/{name}"), path)
     fits = array.shape[:1] == (samples,) and array.ndim >= (3 if kind == "image" else 1)
     fits = fits and (found is None or found.shape == array.shape)
+    fits = fits and (kind != "image" or prod(array.shape[-2:]) <= MOST_POSITIONS)
     if not fits or (baseline is not None and baseline.shape != array.shape[1:]):
         raise UnreadableLog(where=path, what=f"the input {name[:40]} has another shape")
     return AttributedInput(name, kind, array, found, baseline)
@@ -124,10 +127,17 @@ def _losses(stored: StoredTensor | None, path: str) -> np.ndarray | None:
 def _floats(stored: StoredTensor | None, path: str) -> np.ndarray | None:
     if stored is None:
         return None
-    array = stored.array()
+    array = _array(stored, path)
     if array.dtype.kind != "f":
         raise UnreadableLog(where=path, what="its numbers are of another kind")
     return array
+
+
+def _array(stored: StoredTensor, path: str) -> np.ndarray:
+    """Of a shape with a 0 in it the other sizes cost a file nothing, and a report gigabytes."""
+    if 0 in stored.shape:
+        raise UnreadableLog(where=path, what="an array of it holds no numbers")
+    return stored.array()
 
 
 def _sample(told: JsonObject) -> AttributedSample:
