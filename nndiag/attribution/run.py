@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from nndiag.attribution import results
 from nndiag.attribution.attribute import DependentSamples, Request, attribute
@@ -74,7 +76,9 @@ class Looking:
 
     def __init__(self, asked: Mapping[str, Any]) -> None:
         self._asked = asked
-        self._seen: set[int] = set()
+        # id(module) -> itself and its size when it was asked for. Ids are reused: a search for the
+        # right width makes models and throws them away. Weakly by hand: not each has a hash.
+        self._seen: dict[int, tuple[weakref.ref[nn.Module], int]] = {}
         self._largest: tuple[int, str] = (0, "")  # parameters, class: to say what was there
         self._names: list[str] = []
         self._shapes: list[dict[str, tuple[int, ...]]] = []
@@ -88,9 +92,11 @@ class Looking:
 
     def is_it(self, module: nn.Module) -> bool:
         """Whether this module has the parameters and buffers of a captured one."""
-        if id(module) in self._seen:
+        size = _size(module)
+        ref, known = self._seen.get(id(module), (None, 0))
+        if ref is not None and ref() is module and known == size:  # a layer may grow when called
             return False
-        self._seen.add(id(module))
+        self._seen[id(module)] = weakref.ref(module), size
         own = shapes_of(module)
         self._largest = max(self._largest, (len(own), type(module).__name__))
         return own in self._shapes if self._shapes else type(module).__name__ in self._names
@@ -129,6 +135,19 @@ def _one(
         )
     except NndiagError as error:
         return results.write_failure(folder, captured, asked.method, error)
+
+
+def _size(module: nn.Module) -> int:
+    """Tensors and numbers in it, to see that it has changed. Calls no method of a module."""
+    size, seen, stack = 0, set(), [module]
+    while stack:
+        part = stack.pop()
+        if id(part) not in seen:
+            seen.add(id(part))
+            held = (*part._parameters.values(), *part._buffers.values())
+            size += sum(1 + t.numel() for t in held if t is not None and not is_lazy(t))
+            stack += [child for child in part._modules.values() if child is not None]
+    return size
 
 
 def _first_name(name: str) -> str:

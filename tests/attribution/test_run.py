@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -160,3 +161,32 @@ def test_a_step_names_all_batches_of_it(tmp_path: Path):
     assert [os.path.basename(one) for one in written] == [
         *("step-7-saliency.json", "step-7-2-saliency.json")
     ]
+
+
+def test_a_model_in_the_place_of_one_that_was_thrown_away_is_looked_at(tmp_path: Path):
+    """Ids of objects are reused: many do as many throw-away models."""
+    kept_in(tmp_path, "end")
+    looking = Looking({"rank_directory": str(tmp_path), "names": []})
+    ids = set()
+
+    for _ in range(200):
+        other = nn.Sequential(nn.Linear(2, 3))
+        ids.add(id(other))
+        looking.is_it(other)
+        del other
+    found = [copy.deepcopy(trained("table").model) for _ in range(50)]
+
+    assert any(id(one) in ids for one in found)
+    assert all(map(looking.is_it, found))
+
+
+def test_a_model_that_gets_its_layers_when_it_is_called_is_looked_at_again(tmp_path: Path):
+    kept_in(tmp_path, "end")
+    looking = Looking({"rank_directory": str(tmp_path), "names": []})
+    grows = copy.deepcopy(trained("table").model)
+    children = dict(grows._modules)
+    grows._modules.clear()
+
+    assert not looking.is_it(grows)
+    grows._modules.update(children)
+    assert looking.is_it(grows)
