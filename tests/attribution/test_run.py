@@ -163,21 +163,15 @@ def test_a_step_names_all_batches_of_it(tmp_path: Path):
     ]
 
 
-def test_a_model_in_the_place_of_one_that_was_thrown_away_is_looked_at(tmp_path: Path):
-    """Ids of objects are reused: many do as many throw-away models."""
+def test_a_model_in_the_place_of_one_that_was_thrown_away_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     kept_in(tmp_path, "end")
     looking = Looking({"rank_directory": str(tmp_path), "names": []})
-    ids = set()
+    monkeypatch.setattr(run, "id", lambda module: 1, raising=False)  # ids are given out again
 
-    for _ in range(200):
-        other = nn.Sequential(nn.Linear(2, 3))
-        ids.add(id(other))
-        looking.is_it(other)
-        del other
-    found = [copy.deepcopy(trained("table").model) for _ in range(50)]
-
-    assert any(id(one) in ids for one in found)
-    assert all(map(looking.is_it, found))
+    assert not looking.is_it(nn.Sequential(nn.Linear(2, 3)))
+    assert looking.is_it(trained("table").model)
 
 
 def test_a_model_that_gets_its_layers_when_it_is_called_is_looked_at_again(tmp_path: Path):
