@@ -88,6 +88,7 @@ def kept(watched: Observed) -> dict[str, dict]:
 
 ALIVE = """
 import gc, weakref
+from torch.multiprocessing.reductions import StorageWeakRef
 gc.disable()
 def train(way):
     net = mlp(); opt = torch.optim.SGD(net.parameters(), lr=0.001)
@@ -96,7 +97,8 @@ def train(way):
         x = torch.randn(16, 4)
         if step == 30: x *= 100
         out = net(x); loss = out.square().mean(); graph = weakref.ref(loss.grad_fn.__class__)
-        refs = weakref.ref(x), weakref.ref(out), weakref.ref(loss)
+        memory = StorageWeakRef(out.untyped_storage())
+        refs = weakref.ref(x), weakref.ref(out), weakref.ref(loss), lambda memory=memory: None if memory.expired() else 1
         opt.zero_grad(); loss.backward()
         batches.append(refs)
         if way == "step": opt.step()
@@ -212,6 +214,29 @@ def test_a_micro_batch_that_leaps_is_kept_with_its_losses_unscaled(train: Train)
     stored = read_tensors(watched.rank / "captures" / "step-30" / "batch.safetensors")
     assert stored["loss/samples"].array().tolist() == pytest.approx(watched.told, rel=1e-6)
     assert stored["input/0"].array()[11].tolist() == [300.0] * 4
+
+
+BY_HAND = """
+net = mlp()[:2].append(nn.Linear(8, 1)); opt = torch.optim.SGD(net.parameters(), lr=0.01)
+y = torch.arange(16.0)[:, None]
+losses = {"l1": lambda: F.l1_loss(net(x), y), "squared": lambda: ((net(x) - y) ** 2).mean(), "to": lambda: (y - net(x)).abs().mean(), "changed": lambda: F.l1_loss(net(x).mul_(2), y)}
+for step in range(12):
+    opt.zero_grad(); losses[sys.argv[1]]().backward(); opt.step()
+"""  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["l1", "squared", "to", "changed"])
+def test_targets_are_known_though_no_variable_holds_the_output(train: Train, way: str):
+    from nndiag.journal.tensor_reader import read_tensors
+
+    watched = train(QUICK + BY_HAND, way, attribute="auto")
+
+    stored = read_tensors(watched.rank / "captures" / "end" / "batch.safetensors")
+    if way == "changed":  # in place, since the model gave it
+        assert "loss/targets" not in stored
+    else:
+        targets = stored["loss/targets"].array().ravel()
+        assert targets.tolist() == pytest.approx(list(range(16)), abs=1e-5)
 
 
 PENALTY = """

@@ -25,7 +25,7 @@ from nndiag.adapters.pytorch.leaps import Leaps
 from nndiag.adapters.pytorch.loss_taps import Scalar
 from nndiag.adapters.pytorch.loss_terms import Output, Terms, outputs_of, terms_of
 from nndiag.adapters.pytorch.parts import Parts
-from nndiag.adapters.pytorch.quiet import in_backward
+from nndiag.adapters.pytorch.quiet import in_backward, unseen
 from nndiag.adapters.pytorch.ranks import flat_shards, is_distributed, kind_of
 from nndiag.adapters.pytorch.raw_tensors import can_be_written, named
 from nndiag.adapters.pytorch.sample_losses import element_losses
@@ -94,7 +94,9 @@ class Captures:
     def saw_call(self, args: Any, kwargs: Any, output: Any) -> None:
         """Remember the call; nothing is copied."""
         if torch.is_grad_enabled() and not in_backward():
-            self._call = Call(args, kwargs, outputs_of(output))
+            self._call = None  # first: what it held is free for this one
+            with unseen() as allowed:
+                self._call = Call(args, kwargs, outputs_of(output) if allowed else ())
             self._idle, self._is_old, self._called = 0, False, None
 
     def saw_backward(self, losses: Iterable[Tensor], value: Scalar) -> None:
