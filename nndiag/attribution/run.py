@@ -56,7 +56,7 @@ def attribute_all(
     written = []
     for path in captures_of(batches.rank_directory):
         name = os.path.basename(path)
-        if batches.names and name not in batches.names and _first_name(name) not in batches.names:
+        if not is_of(path, batches.names):
             continue
         say(f"attributions by {batches.request.method}: {name.replace('-', ' ')}")
         left = max(0.0, deadline - time.monotonic())
@@ -82,13 +82,17 @@ class Looking:
         self._largest: tuple[int, str] = (0, "")  # parameters, class: to say what was there
         self._names: list[str] = []
         self._shapes: list[dict[str, tuple[int, ...]]] = []
-        for path in captures_of(str(asked["rank_directory"])):
-            if not asked["names"] or os.path.basename(path) in asked["names"]:
-                captured = read_capture(path)
-                self._names.append(captured.model)
-                shapes = captured.shapes()
-                if shapes is not None:
-                    self._shapes.append(shapes)
+        for path in self._captures():
+            captured = read_capture(path)
+            self._names.append(captured.model)
+            shapes = captured.shapes()
+            if shapes is not None:
+                self._shapes.append(shapes)
+
+    def _captures(self) -> list[str]:
+        """Those that were asked for, of all ranks."""
+        asked, folders = self._asked["names"], self._asked["rank_directories"]
+        return [path for folder in folders for path in captures_of(folder) if is_of(path, asked)]
 
     def is_it(self, module: nn.Module) -> bool:
         """Whether this module has the parameters and buffers of a captured one."""
@@ -103,8 +107,12 @@ class Looking:
 
     def attribute(self, module: nn.Module, say: Callable[[str], None]) -> None:
         asked = dict(self._asked)
-        directory, names = str(asked.pop("rank_directory")), tuple(asked.pop("names"))
-        attribute_all(module, Batches(directory, Request(**asked), names), say)
+        directories, names = asked.pop("rank_directories"), tuple(asked.pop("names"))
+        request = Request(**asked)
+        deadline = time.monotonic() + request.seconds
+        for directory in directories:
+            left = max(0.0, deadline - time.monotonic())
+            attribute_all(module, Batches(directory, replace(request, seconds=left), names), say)
 
     def why_not(self) -> str:
         wanted = " or ".join(dict.fromkeys(self._names)) or "the model"
@@ -150,9 +158,13 @@ def _size(module: nn.Module) -> int:
     return size
 
 
-def _first_name(name: str) -> str:
-    """ "step-80" of "step-80-2", which is another batch of that step, of another model say."""
-    return "-".join(name.split("-")[:2])
+def is_of(path: str, names: Sequence[str]) -> bool:
+    """Whether a capture was asked for; no names: all are.
+
+    "step-80-2" is another batch of step 80, of another model say.
+    """
+    name = os.path.basename(path)
+    return not names or name in names or "-".join(name.split("-")[:2]) in names
 
 
 def _place(name: str) -> tuple[bool, int, int, str]:

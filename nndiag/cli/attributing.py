@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,10 +76,10 @@ def chosen(run: str, asked: Asked) -> list[Attribution]:
 
 def work_out(run: str, script: list[str], asked: Asked) -> None:
     """Run the script again until its model is there, and have the batches attributed."""
-    rank = _rank_withcaptures_of(run)
+    ranks = _ranks_with_captures(run)
     to_run = command.parse(script, asked_by="nndiag attribute RUN --")
     request = {
-        "rank_directory": rank,
+        "rank_directories": ranks,
         "names": [asked.capture] if asked.capture else [],
         "method": asked.method or methods.AUTO,
         "layer": asked.layer,
@@ -89,13 +90,19 @@ def work_out(run: str, script: list[str], asked: Asked) -> None:
     environment = supervisor.watched_environment(
         {**os.environ, "WANDB_MODE": "disabled"}, Path(run).absolute(), supervisor.WatchSettings()
     )
-    environment[supervisor.SETTINGS_VARIABLE] = json.dumps({"again": request})
     _say(f"running {to_run.label} again, up to its first forward pass")
-    status = _run(to_run, environment)
-    if status == inside.DONE:
+    with tempfile.TemporaryDirectory(prefix="nndiag-") as folder:
+        # A launcher ends with a status of its own: how it went is written down.
+        answer = os.path.join(folder, "answer.json")
+        again = {**request, "answer": answer}
+        environment[supervisor.SETTINGS_VARIABLE] = json.dumps({"again": again})
+        ended = _run(to_run, environment)
+        told = inside.read_answer(answer)
+    if told is None and ended < 0:
+        supervisor.end_by(-ended)
+    status = ended if told is None else told
+    if told == inside.DONE:
         return
-    if status < 0:
-        supervisor.end_by(-status)
     if status == inside.NO_MODEL:
         raise BadUsage(
             where=to_run.label,
@@ -184,14 +191,16 @@ def captures_of(run: str) -> list[str]:
     return sorted(set(names), key=lambda name: (name == "end", len(name), name))
 
 
-def _rank_withcaptures_of(run: str) -> str:
+def _ranks_with_captures(run: str) -> list[str]:
+    """The directories of the ranks that have kept a batch."""
     from nndiag.journal.format import CAPTURES_FOLDER
     from nndiag.journal.reader import open_run
 
-    for rank in open_run(run).ranks:
-        if os.path.isdir(os.path.join(rank.path, CAPTURES_FOLDER)):
-            return os.path.abspath(rank.path)
-    raise UnreadableLog(where=run, what="no batch of it was kept", do=WATCH_IT)
+    paths = [os.path.abspath(rank.path) for rank in open_run(run).ranks]
+    found = [path for path in paths if os.path.isdir(os.path.join(path, CAPTURES_FOLDER))]
+    if not found:
+        raise UnreadableLog(where=run, what="no batch of it was kept", do=WATCH_IT)
+    return found
 
 
 def _script(run: str) -> str:

@@ -124,14 +124,14 @@ def test_the_model_inside_a_wrapper_is_the_one_that_is_kept(tmp_path: Path, wrap
     assert captured.model == "Sequential" and set(captured.weights()) == set(model.state_dict())
     result = t.ask(model, captured, weights=captured.weights())
     assert result.samples[0].found.at_sample == pytest.approx(result.samples[0].loss, rel=1e-4)
-    looking = Looking({"rank_directory": str(tmp_path), "names": []})
+    looking = Looking({"rank_directories": [str(tmp_path)], "names": []})
     assert not looking.is_it(outer) and looking.is_it(model)
     assert not looking.is_it(model)  # asked once
 
 
 def test_looking_for_a_model_gets_along_with_any_other(tmp_path: Path):
     kept_in(tmp_path, "end")
-    looking = Looking({"rank_directory": str(tmp_path), "names": []})
+    looking = Looking({"rank_directories": [str(tmp_path)], "names": []})
     lazy = nn.Sequential(nn.LazyLinear(3))
 
     assert not looking.is_it(lazy) and not looking.is_it(nn.Identity())
@@ -167,7 +167,7 @@ def test_a_model_in_the_place_of_one_that_was_thrown_away_is_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     kept_in(tmp_path, "end")
-    looking = Looking({"rank_directory": str(tmp_path), "names": []})
+    looking = Looking({"rank_directories": [str(tmp_path)], "names": []})
     monkeypatch.setattr(run, "id", lambda module: 1, raising=False)  # ids are given out again
 
     assert not looking.is_it(nn.Sequential(nn.Linear(2, 3)))
@@ -176,7 +176,7 @@ def test_a_model_in_the_place_of_one_that_was_thrown_away_is_looked_at(
 
 def test_a_model_that_gets_its_layers_when_it_is_called_is_looked_at_again(tmp_path: Path):
     kept_in(tmp_path, "end")
-    looking = Looking({"rank_directory": str(tmp_path), "names": []})
+    looking = Looking({"rank_directories": [str(tmp_path)], "names": []})
     grows = copy.deepcopy(trained("table").model)
     children = dict(grows._modules)
     grows._modules.clear()
