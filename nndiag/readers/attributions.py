@@ -19,6 +19,7 @@ from nndiag.journal.tensor_reader import StoredTensor, read_tensors
 from nndiag.readers.run_series import number
 from nndiag.readers.run_structure import items, objects, text, whole
 from nndiag.records import AttributedInput, AttributedSample, Attribution
+from nndiag.vocabulary.methods import NOT_KEPT
 
 MOST = 200  # of one run
 LONGEST = 500  # characters of a text
@@ -75,6 +76,24 @@ def read_attribution(path: str) -> Attribution:
         do=_text(told, "do"),
         owner=_text(told, "owner"),
     )
+
+
+def kept_nothing_because(run: str) -> str:
+    """Why a batch of a run could not be kept, as the run noted it; "" where nothing is known.
+
+    Raises `UnreadableLog` where `run` is no run directory.
+    """
+    for rank in open_run(run).ranks:
+        try:
+            events, _ = rank.events()
+        except UnreadableLog:
+            continue
+        for event in events:
+            told = text(event, "text") if event.get("event") == "note" else ""
+            begin = next((one for one in NOT_KEPT if told.startswith(one)), "")
+            if begin:
+                return told.removeprefix(begin)[:LONGEST]
+    return ""
 
 
 def _files(run: str) -> list[str]:

@@ -30,6 +30,7 @@ from nndiag.adapters.pytorch.ranks import flat_shards, is_distributed, kind_of
 from nndiag.adapters.pytorch.raw_tensors import can_be_written, named
 from nndiag.adapters.pytorch.sample_losses import element_losses
 from nndiag.adapters.pytorch.shortlist import Room, Shortlist
+from nndiag.vocabulary.methods import NOT_KEPT
 
 IDLE = 20  # measured backward calls without the model that is followed: another trains by now
 
@@ -209,7 +210,7 @@ class Captures:
         try:
             tree = tree_of(call.args, call.kwargs, rows=rows, most_bytes=BATCH_BYTES)
         except NotKept as reason:
-            self._tell(f"the batch could not be kept for attributions: {reason}")
+            self._tell(f"{NOT_KEPT[0]}{reason}")
             return None
         found = element_losses(terms)
         if found is None:
@@ -258,7 +259,7 @@ class Captures:
         try:
             self._parts.sink.capture(Capture(name, described, batch, written), replaced)
         except OSError as error:
-            self._tell(f"a batch could not be kept for attributions: {error.strerror or error}")
+            self._tell(f"{NOT_KEPT[1]}{error.strerror or error}")
 
     def _tell(self, text: str) -> None:
         if text not in self._told:
