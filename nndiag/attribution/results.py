@@ -15,7 +15,7 @@ from nndiag.attribution.captured import DTYPES, Captured
 from nndiag.errors import NndiagError
 from nndiag.journal.format import ATTRIBUTION_SCHEMA
 from nndiag.journal.tensors import write_tensors
-from nndiag.journal.writer import make_directory, write_json
+from nndiag.journal.writer import make_real_directory, write_json
 from nndiag.vocabulary.methods import AUTO
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -44,6 +44,7 @@ class _Named:
 
 def write(folder: str, result: Result) -> str:
     """Write a result, in place of an older one of the same batch and method; path of its JSON."""
+    make_real_directory(folder)
     tensors = list(_tensors(result))
     told: dict[str, object] = {
         **_of_batch(result.captured, result.method.name),
@@ -124,7 +125,7 @@ def _drop(folder: str, name: str) -> None:
 
 def _write(folder: str, name: str, told: Mapping[str, object], tensors: Sequence[_Named]) -> str:
     """The tensors first: where the JSON stands, all of it is there."""
-    make_directory(folder)
+    make_real_directory(folder)
     path = os.path.join(folder, f"{name}.json")
     unfinished = os.path.join(folder, f".{name}.{os.getpid()}")
     write_tensors(unfinished, tensors)

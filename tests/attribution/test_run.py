@@ -184,3 +184,16 @@ def test_a_model_that_gets_its_layers_when_it_is_called_is_looked_at_again(tmp_p
     assert not looking.is_it(grows)
     grows._modules.update(children)
     assert looking.is_it(grows)
+
+
+def test_a_link_in_place_of_the_folder_of_attributions_is_not_followed(tmp_path: Path):
+    known = kept_in(tmp_path, "end")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "end-auto.json").write_text("somebody else's")
+    (tmp_path / "attributions").symlink_to(elsewhere)
+
+    with pytest.raises(OSError, match="symbolic link"):
+        attribute_all(known.model, Batches(str(tmp_path), Request()))
+
+    assert [path.name for path in elsewhere.iterdir()] == ["end-auto.json"]
