@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import time
 import weakref
@@ -49,7 +51,8 @@ def attribute_all(
     """Attribute each batch and write down what came of it; the paths of what was written.
 
     All together in the time of the request, but one sample of each batch at least. Works inside of
-    `torch.inference_mode`, too: the script may call its model there first.
+    `torch.inference_mode`, too: the script may call its model there first. What the model prints
+    is dropped: it is called many times.
     """
     folder = os.path.join(batches.rank_directory, ATTRIBUTIONS_FOLDER)
     deadline = time.monotonic() + batches.request.seconds
@@ -61,7 +64,7 @@ def attribute_all(
         say(f"attributions by {batches.request.method}: {name.replace('-', ' ')}")
         left = max(0.0, deadline - time.monotonic())
         request = replace(batches.request, seconds=left)
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), contextlib.redirect_stdout(_Nowhere()):
             try:
                 captured = read_capture(path)
             except UnreadableLog as error:
@@ -69,6 +72,13 @@ def attribute_all(
                 continue
             written.append(_one(model, captured, folder, request, batches.is_trained))
     return written
+
+
+class _Nowhere(io.TextIOBase):
+    """Where text is lost."""
+
+    def write(self, text: str) -> int:
+        return len(text)
 
 
 class Looking:

@@ -197,3 +197,15 @@ def test_a_link_in_place_of_the_folder_of_attributions_is_not_followed(tmp_path:
         attribute_all(known.model, Batches(str(tmp_path), Request()))
 
     assert [path.name for path in elsewhere.iterdir()] == ["end-auto.json"]
+
+
+def test_what_the_model_prints_is_not_among_what_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    known = kept_in(tmp_path, "end")
+    handle = known.model.register_forward_hook(lambda *_: print("in forward", end="\r"))
+
+    attribute_all(known.model, Batches(str(tmp_path), Request(samples=1)), print)
+    handle.remove()
+
+    assert capsys.readouterr().out == "attributions by auto: end\n"
