@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+import warnings
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -99,6 +100,8 @@ def again(torch: Any, asked: dict[str, Any]) -> None:
 
     try:
         looking = import_module(RUN).Looking(asked)
+        # It is of our hook, and the script could do nothing about it.
+        warnings.filterwarnings("ignore", r"Using `torch.compile\(module\)` when there are global")
         handle = torch.nn.modules.module.register_module_forward_hook(called)
         optimizers = sys.modules[torch.optim.Optimizer.__module__]
         optimizers.register_optimizer_step_pre_hook(stepped)

@@ -338,3 +338,16 @@ def test_a_launcher_that_makes_a_failure_of_it_is_no_failure(watched: tuple[Path
     (folder / "plain.py").write_text("print(1)")
     done = nndiag(folder, "attribute", "run", "-m", "saliency", "--step", "end", "plain.py")
     assert done.returncode == 2  # though what an earlier one wrote is there
+
+
+def test_a_compiled_model_is_found_and_nothing_is_said_of_our_hook(tmp_path: Path) -> None:
+    script = SCRIPT.replace("opt = ", 'net = torch.compile(net, backend="eager")\nopt = ')
+    (tmp_path / "train.py").write_text(script.replace("range(160)", "range(130)"))
+    nndiag(tmp_path, "watch", "--attribute", "saliency", "--run-dir", "run", "train.py", "8")
+
+    done = nndiag(
+        *(tmp_path, "attribute", "run", "-m", "saliency", "--step", "end", "train.py", "8")
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "hook" not in done.stderr
