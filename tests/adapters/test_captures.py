@@ -182,11 +182,14 @@ for step in range(12):
 
 
 def test_of_a_generator_it_is_its_own_loss_that_counts(train: Train):
-    told = kept(train(QUICK + GAN, attribute="auto"))["end"]
+    watched = train(QUICK + GAN, attribute="auto")
+    told = kept(watched)["end"]
+    notes = [event["text"] for event in watched.of_kind("note")]
 
     assert told["model"] == "Sequential" and told["samples"] == 8
     assert told["call"]["args"] == [{"tensor": "0"}]
     assert "output" not in told["loss_made_of"]  # the loss was given what D made of it
+    assert notes.count("batches are kept of Sequential alone, the largest of 2 models") == 1
 
 
 SCALED = """

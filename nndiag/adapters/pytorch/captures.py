@@ -67,6 +67,7 @@ class Captures:
         self._parts = parts
         # Held on to: what a function of the script made is gone when the script ends.
         self._model: nn.Module | None = None
+        self._among = 0  # models that were called, when it was chosen
         self._idle = 0  # measured backward calls since it was called last
         self._called: dict[int, nn.Module] | None = None  # while another one is looked for
         self._call: Call | None = None
@@ -167,6 +168,7 @@ class Captures:
             self._newest = None
             self._shortlist = self._shortlist_of(module)
         self._model, self._idle = module, 0
+        self._among = sum(size > 0 for size, _ in sizes)
 
     def _shortlist_of(self, model: nn.Module) -> Shortlist:
         """Each model has one of its own; two may train by turns."""
@@ -233,6 +235,7 @@ class Captures:
         model = self.model
         if model is None:
             return
+        self._tell_which(model)
         weights = list(_state(model))
         missing = _why_not(model, weights)
         if missing:
@@ -260,6 +263,13 @@ class Captures:
             self._parts.sink.capture(Capture(name, described, batch, written), replaced)
         except OSError as error:
             self._tell(f"{NOT_KEPT[1]}{error.strerror or error}")
+
+    def _tell_which(self, model: nn.Module) -> None:
+        """Of a generator and a discriminator, say: names are known by the first batch."""
+        if self._among > 1:
+            known = self._parts.discovery.place(model)
+            called = kind_of(model) if known is None else known[0].name
+            self._tell(f"batches are kept of {called} alone, the largest of {self._among} models")
 
     def _tell(self, text: str) -> None:
         if text not in self._told:
