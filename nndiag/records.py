@@ -338,6 +338,7 @@ class Attribution:
     notes: tuple[str, ...] = ()
     failed: str = ""  # why there are no attributions
     do: str = ""  # and what would work
+    owner: str = ""  # the optimizer that counts the steps: "Adam(Net)#2"; "" where none is known
 
 
 @dataclass(frozen=True, slots=True)

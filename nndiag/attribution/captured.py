@@ -43,6 +43,7 @@ class Captured:
     batched: frozenset[str]
     args: list[Any]  # descriptions, see adapters/pytorch/call_tree.py
     kwargs: Mapping[str, Any]
+    owner: str = ""  # the optimizer that counts the step
     loss: float = float("nan")
     before: float = float("nan")  # the usual loss before a spike
     loss_kind: str = ""
@@ -125,6 +126,7 @@ def read_capture(folder: str) -> Captured:
         batched=batched,
         args=args,
         kwargs=kwargs,
+        owner=_text(told, "owner"),
         loss=_number(told, "loss"),
         before=_number(told, "before"),
         loss_kind=_text(made_of, "kind"),

@@ -16,7 +16,7 @@ from nndiag.attribution.odd_inputs import odd_inputs
 from nndiag.errors import NndiagError
 from nndiag.journal.format import ATTRIBUTION_SCHEMA
 from nndiag.journal.tensors import write_tensors
-from nndiag.journal.writer import make_directory, write_json
+from nndiag.journal.writer import make_real_directory, write_json
 from nndiag.vocabulary.methods import AUTO
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -45,6 +45,7 @@ class _Named:
 
 def write(folder: str, result: Result) -> str:
     """Write a result, in place of an older one of the same batch and method; path of its JSON."""
+    make_real_directory(folder)
     tensors = list(_tensors(result))
     told: dict[str, object] = {
         **_of_batch(result.captured, result.method.name),
@@ -76,6 +77,7 @@ def _of_batch(captured: Captured, method: str) -> dict[str, object]:
     return {
         "schema": ATTRIBUTION_SCHEMA,
         "step": captured.step,
+        "owner": captured.owner,
         "why": captured.why,
         "model": captured.model,
         "method": method,
@@ -126,7 +128,7 @@ def _drop(folder: str, name: str) -> None:
 
 def _write(folder: str, name: str, told: Mapping[str, object], tensors: Sequence[_Named]) -> str:
     """The tensors first: where the JSON stands, all of it is there."""
-    make_directory(folder)
+    make_real_directory(folder)
     path = os.path.join(folder, f"{name}.json")
     unfinished = os.path.join(folder, f".{name}.{os.getpid()}")
     write_tensors(unfinished, tensors)

@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -54,7 +55,7 @@ def refuse_without_script(option: str, run: str) -> NoReturn:
 
 def chosen(run: str, asked: Asked) -> list[Attribution]:
     """The attributions of a run that were asked for. Raises `UnreadableLog`, or `BadUsage`."""
-    from nndiag.readers.attributions import attributions_of
+    from nndiag.readers.attributions import attributions_of, kept_nothing_because
 
     found, errors = attributions_of(run)
     name, capture = asked.method, asked.capture
@@ -71,7 +72,9 @@ def chosen(run: str, asked: Asked) -> list[Attribution]:
         raise errors[0]
     captures = captures_of(run)
     if not captures:
-        raise UnreadableLog(where=run, what="no batch of it was kept", do=WATCH_IT)
+        reason = kept_nothing_because(run)
+        what = f"no batch of it was kept: {reason}" if reason else "no batch of it was kept"
+        raise UnreadableLog(where=run, what=what, do="" if reason else WATCH_IT)
     if capture and capture not in captures:
         known = ", ".join(one.removeprefix("step-") for one in captures)
         raise BadUsage(where=f"--step {asked.step}", what=f"batches are there of: {known}")
@@ -86,10 +89,10 @@ def chosen(run: str, asked: Asked) -> list[Attribution]:
 
 def work_out(run: str, script: list[str], asked: Asked) -> None:
     """Run the script again until its model is there, and have the batches attributed."""
-    rank = _rank_withcaptures_of(run)
+    ranks = _ranks_with_captures(run)
     to_run = command.parse(script, asked_by="nndiag attribute RUN --")
     request = {
-        "rank_directory": rank,
+        "rank_directories": ranks,
         "names": [asked.capture] if asked.capture else [],
         "method": asked.method or methods.AUTO,
         "layer": asked.layer,
@@ -100,13 +103,19 @@ def work_out(run: str, script: list[str], asked: Asked) -> None:
     environment = supervisor.watched_environment(
         {**os.environ, "WANDB_MODE": "disabled"}, Path(run).absolute(), supervisor.WatchSettings()
     )
-    environment[supervisor.SETTINGS_VARIABLE] = json.dumps({"again": request})
     _say(f"running {to_run.label} again, up to its first forward pass")
-    status = _run(to_run, environment)
-    if status == inside.DONE:
+    with tempfile.TemporaryDirectory(prefix="nndiag-") as folder:
+        # A launcher ends with a status of its own: how it went is written down.
+        answer = os.path.join(folder, "answer.json")
+        again = {**request, "answer": answer}
+        environment[supervisor.SETTINGS_VARIABLE] = json.dumps({"again": again})
+        ended = _run(to_run, environment)
+        told = inside.read_answer(answer)
+    if told is None and ended < 0:
+        supervisor.end_by(-ended)
+    status = ended if told is None else told
+    if told == inside.DONE:
         return
-    if status < 0:
-        supervisor.end_by(-status)
     if status == inside.NO_MODEL:
         raise BadUsage(
             where=to_run.label,
@@ -182,7 +191,7 @@ def how_to_make(run: str, option: str = "") -> str:
 
 
 def captures_of(run: str) -> list[str]:
-    """The names of the batches that a run has kept: "step-612", "end"."""
+    """The batches that a run has kept: "step-612", "end". Several may be of one step."""
     from nndiag.journal.format import CAPTURES_FOLDER
     from nndiag.journal.reader import open_run
 
@@ -190,18 +199,21 @@ def captures_of(run: str) -> list[str]:
     for rank in open_run(run).ranks:
         folder = os.path.join(rank.path, CAPTURES_FOLDER)
         if os.path.isdir(folder):
-            names += [name for name in os.listdir(folder) if not name.startswith(".")]
+            kept = (name for name in os.listdir(folder) if not name.startswith("."))
+            names += ["-".join(name.split("-")[:2]) for name in kept]  # of "step-80-2" too
     return sorted(set(names), key=lambda name: (name == "end", len(name), name))
 
 
-def _rank_withcaptures_of(run: str) -> str:
+def _ranks_with_captures(run: str) -> list[str]:
+    """The directories of the ranks that have kept a batch."""
     from nndiag.journal.format import CAPTURES_FOLDER
     from nndiag.journal.reader import open_run
 
-    for rank in open_run(run).ranks:
-        if os.path.isdir(os.path.join(rank.path, CAPTURES_FOLDER)):
-            return os.path.abspath(rank.path)
-    raise UnreadableLog(where=run, what="no batch of it was kept", do=WATCH_IT)
+    paths = [os.path.abspath(rank.path) for rank in open_run(run).ranks]
+    found = [path for path in paths if os.path.isdir(os.path.join(path, CAPTURES_FOLDER))]
+    if not found:
+        raise UnreadableLog(where=run, what="no batch of it was kept", do=WATCH_IT)
+    return found
 
 
 def _script(run: str) -> str:

@@ -150,6 +150,13 @@ def make_directory(path: str) -> None:
             raise
 
 
+def make_real_directory(path: str) -> None:
+    """The same of a directory that is replaced into: a link to one, put there, is an `OSError`."""
+    make_directory(path)
+    if os.path.islink(path):
+        raise OSError(errno.ELOOP, "a symbolic link, which is not followed", path)
+
+
 def make_new_directory(path: str) -> None:
     """Make `path` with mode 0700. Raises `FileExistsError`: of two that try, one succeeds."""
     _mkdir(path, PRIVATE_DIRECTORY)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from nndiag.journal.tensor_reader import StoredTensor, read_tensors
 from nndiag.readers.run_series import number
 from nndiag.readers.run_structure import items, objects, text, whole
 from nndiag.records import AttributedInput, AttributedSample, Attribution, OddInput
+from nndiag.vocabulary.methods import NOT_KEPT
 
 MOST_ODD = 20  # odd inputs, and dimensions of one
 MOST = 200  # of one run
 LONGEST = 500  # characters of a text
+MOST_POSITIONS = 1 << 24  # of the map of an image: reports go over all of them
 JSON_BYTES, TENSOR_BYTES = 8 << 20, 1 << 30  # of one attribution
 KINDS = ("image", "tabular", "sequence", "tokens", "ids")
 
@@ -77,7 +80,26 @@ def read_attribution(path: str) -> Attribution:
         notes=tuple(n[:LONGEST] for n in items(told, "notes") if isinstance(n, str))[:20],
         failed=_text(told, "failed"),
         do=_text(told, "do"),
+        owner=_text(told, "owner"),
     )
+
+
+def kept_nothing_because(run: str) -> str:
+    """Why a batch of a run could not be kept, as the run noted it; "" where nothing is known.
+
+    Raises `UnreadableLog` where `run` is no run directory.
+    """
+    for rank in open_run(run).ranks:
+        try:
+            events, _ = rank.events()
+        except UnreadableLog:
+            continue
+        for event in events:
+            told = text(event, "text") if event.get("event") == "note" else ""
+            begin = next((one for one in NOT_KEPT if told.startswith(one)), "")
+            if begin:
+                return told.removeprefix(begin)[:LONGEST]
+    return ""
 
 
 def _files(run: str) -> list[str]:
@@ -101,11 +123,12 @@ def _input(
     kind = text(told, "kind")
     if values is None or kind not in KINDS:
         raise UnreadableLog(where=path, what=f"the input {name[:40]} is not there")
-    array = values.array()
+    array = _array(values, path)
     found = _floats(stored.get(f"attributions/{name}"), path)
     baseline = _floats(stored.get(f"baseline/{name}"), path)
     fits = array.shape[:1] == (samples,) and array.ndim >= (3 if kind == "image" else 1)
     fits = fits and (found is None or found.shape == array.shape)
+    fits = fits and (kind != "image" or prod(array.shape[-2:]) <= MOST_POSITIONS)
     if not fits or (baseline is not None and baseline.shape != array.shape[1:]):
         raise UnreadableLog(where=path, what=f"the input {name[:40]} has another shape")
     return AttributedInput(name, kind, array, found, baseline)
@@ -129,10 +152,17 @@ def _losses(stored: StoredTensor | None, path: str) -> np.ndarray | None:
 def _floats(stored: StoredTensor | None, path: str) -> np.ndarray | None:
     if stored is None:
         return None
-    array = stored.array()
+    array = _array(stored, path)
     if array.dtype.kind != "f":
         raise UnreadableLog(where=path, what="its numbers are of another kind")
     return array
+
+
+def _array(stored: StoredTensor, path: str) -> np.ndarray:
+    """Of a shape with a 0 in it the other sizes cost a file nothing, and a report gigabytes."""
+    if 0 in stored.shape:
+        raise UnreadableLog(where=path, what="an array of it holds no numbers")
+    return stored.array()
 
 
 def _sample(told: JsonObject) -> AttributedSample:

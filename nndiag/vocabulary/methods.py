@@ -9,6 +9,11 @@ import re
 from dataclasses import dataclass
 
 AUTO = "auto"
+# How a note begins that says why a batch is missing: written while training, read afterwards.
+NOT_KEPT = (
+    "the batch could not be kept for attributions: ",  # for what it is
+    "a batch could not be kept for attributions: ",  # for the disk
+)
 
 
 @dataclass(frozen=True, slots=True)

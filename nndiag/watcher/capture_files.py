@@ -20,13 +20,13 @@ from nndiag.journal.format import (
     WEIGHTS_FILE,
 )
 from nndiag.journal.tensors import write_tensors
-from nndiag.journal.writer import make_directory, make_new_directory, write_json
+from nndiag.journal.writer import make_new_directory, make_real_directory, write_json
 
 
 def write(rank_directory: str, capture: Capture, replaces: str = "") -> None:
     """Write one, then drop the one that it replaces. Raises `OSError`; then nothing is left."""
     folder = os.path.join(rank_directory, CAPTURES_FOLDER)
-    make_directory(folder)
+    make_real_directory(folder)
     unfinished = os.path.join(folder, f".{capture.name}")
     make_new_directory(unfinished)
     try:

@@ -88,6 +88,7 @@ def kept(watched: Observed) -> dict[str, dict]:
 
 ALIVE = """
 import gc, weakref
+from torch.multiprocessing.reductions import StorageWeakRef
 gc.disable()
 def train(way):
     net = mlp(); opt = torch.optim.SGD(net.parameters(), lr=0.001)
@@ -96,7 +97,8 @@ def train(way):
         x = torch.randn(16, 4)
         if step == 30: x *= 100
         out = net(x); loss = out.square().mean(); graph = weakref.ref(loss.grad_fn.__class__)
-        refs = weakref.ref(x), weakref.ref(out), weakref.ref(loss)
+        memory = StorageWeakRef(out.untyped_storage())
+        refs = weakref.ref(x), weakref.ref(out), weakref.ref(loss), lambda memory=memory: None if memory.expired() else 1
         opt.zero_grad(); loss.backward()
         batches.append(refs)
         if way == "step": opt.step()
@@ -146,6 +148,29 @@ def test_when_another_model_trains_that_one_is_followed(train: Train):
     assert [list(tensor.shape) for tensor in stored.values()] == watched.told
 
 
+FOLDS = """
+def train(fold, broken):
+    torch.manual_seed(fold); net = mlp(); opt = torch.optim.SGD(net.parameters(), lr=1e-5)
+    for step in range(150):
+        x = torch.randn(16, 4)
+        if step in broken: x *= broken[step]
+        opt.zero_grad(); F.mse_loss(net(x)[:, 0], torch.zeros(16)).backward(); opt.step()
+train(0, {80: 100}); train(3, {60: 70, 80: 200}); train(4, {80: 100})
+"""  # fmt: skip
+
+
+def test_each_fold_has_its_own_steps_and_loses_no_leap_of_another(train: Train):
+    told = kept(train(QUICK + FOLDS, attribute="auto"))
+
+    assert set(told) == {"step-60", "step-80", "step-80-2", "step-80-3", "end"}
+    assert [told[name]["step"] for name in sorted(told)] == [149, 60, 80, 80, 80]
+    owners = [
+        told[name]["owner"] for name in ("step-80", "step-60", "step-80-2", "step-80-3", "end")
+    ]
+    assert owners[0] == "SGD(Sequential)" and owners[1] == owners[2] and owners[3] == owners[4]
+    assert len(set(owners)) == 3
+
+
 GAN = """
 G = nn.Sequential(nn.Linear(2, 64), nn.ReLU(), nn.Linear(64, 4)); D = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
 g, d, bce = torch.optim.Adam(G.parameters()), torch.optim.Adam(D.parameters()), F.binary_cross_entropy_with_logits
@@ -157,11 +182,14 @@ for step in range(12):
 
 
 def test_of_a_generator_it_is_its_own_loss_that_counts(train: Train):
-    told = kept(train(QUICK + GAN, attribute="auto"))["end"]
+    watched = train(QUICK + GAN, attribute="auto")
+    told = kept(watched)["end"]
+    notes = [event["text"] for event in watched.of_kind("note")]
 
     assert told["model"] == "Sequential" and told["samples"] == 8
     assert told["call"]["args"] == [{"tensor": "0"}]
     assert "output" not in told["loss_made_of"]  # the loss was given what D made of it
+    assert notes.count("batches are kept of Sequential alone, the largest of 2 models") == 1
 
 
 SCALED = """
@@ -189,6 +217,29 @@ def test_a_micro_batch_that_leaps_is_kept_with_its_losses_unscaled(train: Train)
     stored = read_tensors(watched.rank / "captures" / "step-30" / "batch.safetensors")
     assert stored["loss/samples"].array().tolist() == pytest.approx(watched.told, rel=1e-6)
     assert stored["input/0"].array()[11].tolist() == [300.0] * 4
+
+
+BY_HAND = """
+net = mlp()[:2].append(nn.Linear(8, 1)); opt = torch.optim.SGD(net.parameters(), lr=0.01)
+y = torch.arange(16.0)[:, None]
+losses = {"l1": lambda: F.l1_loss(net(x), y), "squared": lambda: ((net(x) - y) ** 2).mean(), "to": lambda: (y - net(x)).abs().mean(), "changed": lambda: F.l1_loss(net(x).mul_(2), y)}
+for step in range(12):
+    opt.zero_grad(); losses[sys.argv[1]]().backward(); opt.step()
+"""  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["l1", "squared", "to", "changed"])
+def test_targets_are_known_though_no_variable_holds_the_output(train: Train, way: str):
+    from nndiag.journal.tensor_reader import read_tensors
+
+    watched = train(QUICK + BY_HAND, way, attribute="auto")
+
+    stored = read_tensors(watched.rank / "captures" / "end" / "batch.safetensors")
+    if way == "changed":  # in place, since the model gave it
+        assert "loss/targets" not in stored
+    else:
+        targets = stored["loss/targets"].array().ravel()
+        assert targets.tolist() == pytest.approx(list(range(16)), abs=1e-5)
 
 
 PENALTY = """

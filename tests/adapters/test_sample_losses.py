@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from nndiag.adapters.pytorch.loss_terms import outputs_of, terms_of
+from nndiag.adapters.pytorch.loss_terms import HELD_BYTES, outputs_of, terms_of
 from nndiag.adapters.pytorch.sample_losses import ElementLosses, element_losses
 
 
@@ -178,12 +178,18 @@ def test_what_saved_tensor_hooks_have_packed_is_not_unpacked() -> None:
     assert unpacked == []
 
 
-def test_what_is_told_of_an_output_keeps_it_not_alive() -> None:
+@pytest.mark.parametrize("rows", [4, HELD_BYTES // 12 + 1], ids=["small", "large"])
+def test_what_is_told_of_an_output_keeps_no_graph_and_no_large_memory(rows: int) -> None:
     import weakref
 
-    out = torch.randn(4, 3, requires_grad=True) * 1
+    out = torch.randn(rows, 3, requires_grad=True) * 1
     alive, outputs = weakref.ref(out), outputs_of({"a": [out, None, "x"]})
+    numbers = out.detach().clone()
     del out
 
-    assert alive() is None
-    assert outputs[0].path == ("a", 0) and outputs[0].value() is None
+    assert alive() is None and outputs[0].path == ("a", 0)
+    value = outputs[0].value()
+    if rows == 4:
+        assert value is not None and value.grad_fn is None and torch.equal(value, numbers)
+    else:
+        assert value is None

@@ -7,14 +7,21 @@ import math
 import numpy as np
 
 from nndiag.adapters.pytorch.leaps import Leaps
-from nndiag.adapters.pytorch.shortlist import MOST, MOST_WRITES, REST, Shortlist
+from nndiag.adapters.pytorch.shortlist import (
+    MOST,
+    MOST_IN_ALL,
+    MOST_WRITES,
+    REST,
+    Room,
+    Shortlist,
+)
 
 
 class Run:
     """A shortlist fed with scores; 0 is a usual loss."""
 
-    def __init__(self) -> None:
-        self.list = Shortlist()
+    def __init__(self, room: Room | None = None) -> None:
+        self.list = Shortlist(room)
         self.kept: list[int] = []
         self.writes = 0
 
@@ -81,3 +88,16 @@ def test_a_noisy_run_of_weeks_leaves_room_for_its_spike() -> None:
 
     assert 90_000 in run.kept
     assert run.writes < MOST_WRITES / 2
+
+
+def test_models_share_the_room_of_a_run() -> None:
+    room = Room()
+    kept = 0
+    for _ in range(MOST_IN_ALL):
+        run = Run(room)
+        for i, score in enumerate([5, 9, 7, 20, math.inf]):
+            run.see(1000 * i, score)
+            run.see(1000 * i + 1, 0)
+        kept += len(run.kept)
+
+    assert kept == MOST_IN_ALL

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import random
 import resource
@@ -227,3 +228,39 @@ def test_hostile_files_take_no_memory_to_speak_of(tmp_path: Path):
 
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 400_000  # KiB
+
+
+NO_NUMBERS = {
+    "a map of nothing": ("image", [1, 0, 20_000, 20_000]),
+    "units of nothing": ("units", [1, 0, 20_000, 20_000]),
+    "elements of nothing": ("elements", [1, 0, 2**40, 64]),
+    "a table of nothing": ("tabular", [1, 0, 2**40, 64]),
+    "losses of nothing": ("losses", [0]),
+    "a map of lines": ("image", [1, 1, 1, (1 << 24) + 1]),
+}
+
+
+@pytest.mark.parametrize(("kind", "shape"), NO_NUMBERS.values(), ids=NO_NUMBERS)
+def test_a_shape_that_costs_the_file_nothing_costs_the_reader_nothing(
+    tmp_path: Path, kind: str, shape: list[int]
+):
+    is_input = kind in ("image", "tabular")
+    names = ["values/0", "attributions/0"] if is_input else [kind]
+    size = 4 * math.prod(shape)
+    entries = {
+        name: {"dtype": "F32", "shape": shape, "data_offsets": [i * size, (i + 1) * size]}
+        for i, name in enumerate(names)
+    }
+    header = json.dumps(entries).encode()
+    with open(tmp_path / "x.safetensors", "wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + size * len(names))  # a file with a hole
+    inputs = [{"name": "0", "kind": kind}] if is_input else []
+    told = {"schema": "nndiag.attribution/1", "samples": [{"row": 0}], "inputs": inputs}
+    (tmp_path / "x.json").write_text(json.dumps(told))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    with pytest.raises(UnreadableLog):
+        use_attribution(tmp_path / "x.json")
+
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000  # KiB

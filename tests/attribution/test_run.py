@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,14 +124,14 @@ def test_the_model_inside_a_wrapper_is_the_one_that_is_kept(tmp_path: Path, wrap
     assert captured.model == "Sequential" and set(captured.weights()) == set(model.state_dict())
     result = t.ask(model, captured, weights=captured.weights())
     assert result.samples[0].found.at_sample == pytest.approx(result.samples[0].loss, rel=1e-4)
-    looking = Looking({"rank_directory": str(tmp_path), "names": []})
+    looking = Looking({"rank_directories": [str(tmp_path)], "names": []})
     assert not looking.is_it(outer) and looking.is_it(model)
     assert not looking.is_it(model)  # asked once
 
 
 def test_looking_for_a_model_gets_along_with_any_other(tmp_path: Path):
     kept_in(tmp_path, "end")
-    looking = Looking({"rank_directory": str(tmp_path), "names": []})
+    looking = Looking({"rank_directories": [str(tmp_path)], "names": []})
     lazy = nn.Sequential(nn.LazyLinear(3))
 
     assert not looking.is_it(lazy) and not looking.is_it(nn.Identity())
@@ -142,3 +144,68 @@ def test_a_capture_without_samples_of_its_own_is_attributed_by_an_output(tmp_pat
     captured = replace(run.read_capture(str(tmp_path / "captures" / "step-7")), per_sample=None)
 
     assert t.ask(known.model, captured, samples=2).samples[0].row == 0
+
+
+def test_a_step_names_all_batches_of_it(tmp_path: Path):
+    """The second is of the next fold."""
+    known = kept_in(tmp_path, "spike", "end")
+    captures = tmp_path / "captures"
+    shutil.copytree(captures / "step-7", captures / "step-7-2")
+    shutil.copytree(captures / "step-7", captures / "step-70")
+
+    assert [os.path.basename(one) for one in run.captures_of(str(tmp_path))] == [
+        *("step-7", "step-7-2", "step-70", "end")
+    ]
+    request = Request("saliency", samples=1)
+    written = attribute_all(known.model, Batches(str(tmp_path), request, names=("step-7",)))
+    assert [os.path.basename(one) for one in written] == [
+        *("step-7-saliency.json", "step-7-2-saliency.json")
+    ]
+
+
+def test_a_model_in_the_place_of_one_that_was_thrown_away_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    kept_in(tmp_path, "end")
+    looking = Looking({"rank_directories": [str(tmp_path)], "names": []})
+    monkeypatch.setattr(run, "id", lambda module: 1, raising=False)  # ids are given out again
+
+    assert not looking.is_it(nn.Sequential(nn.Linear(2, 3)))
+    assert looking.is_it(trained("table").model)
+
+
+def test_a_model_that_gets_its_layers_when_it_is_called_is_looked_at_again(tmp_path: Path):
+    kept_in(tmp_path, "end")
+    looking = Looking({"rank_directories": [str(tmp_path)], "names": []})
+    grows = copy.deepcopy(trained("table").model)
+    children = dict(grows._modules)
+    grows._modules.clear()
+
+    assert not looking.is_it(grows)
+    grows._modules.update(children)
+    assert looking.is_it(grows)
+
+
+def test_a_link_in_place_of_the_folder_of_attributions_is_not_followed(tmp_path: Path):
+    known = kept_in(tmp_path, "end")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "end-auto.json").write_text("somebody else's")
+    (tmp_path / "attributions").symlink_to(elsewhere)
+
+    with pytest.raises(OSError, match="symbolic link"):
+        attribute_all(known.model, Batches(str(tmp_path), Request()))
+
+    assert [path.name for path in elsewhere.iterdir()] == ["end-auto.json"]
+
+
+def test_what_the_model_prints_is_not_among_what_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    known = kept_in(tmp_path, "end")
+    handle = known.model.register_forward_hook(lambda *_: print("in forward", end="\r"))
+
+    attribute_all(known.model, Batches(str(tmp_path), Request(samples=1)), print)
+    handle.remove()
+
+    assert capsys.readouterr().out == "attributions by auto: end\n"

@@ -55,7 +55,7 @@ class Watched:
         self.parts = SimpleNamespace(
             forward=SimpleNamespace(recording=True),
             stats=SimpleNamespace(modules={id(model): model}),
-            observers=SimpleNamespace(steps=7),
+            observers=SimpleNamespace(steps=7, of_parameters=lambda parameters: None),
             sink=self.sink,
         )
         self.captures = Captures(self.parts)  # type: ignore[arg-type]

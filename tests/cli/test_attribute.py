@@ -309,3 +309,99 @@ def test_where_captum_is_missing_nothing_is_run(tmp_path: Path) -> None:
 
     assert done.returncode == 2 and not (tmp_path / "ran").exists()
     assert "pip install 'nndiag[captum]'" in done.stderr
+
+
+FOLDS = SCRIPT[: SCRIPT.index("    if step == 140")].replace("torch.manual_seed(0)", "") + "\n"
+FOLDS = (
+    "import torch, torch.nn as nn, torch.nn.functional as F, sys\n"
+    "def train(fold):\n    torch.manual_seed(fold)\n"
+    + "".join(f"    {line}\n" for line in FOLDS.splitlines() if "import" not in line)
+    + "train(0); train(1)\n"
+)
+
+
+def test_a_spike_of_each_fold_is_found_by_its_step(tmp_path: Path) -> None:
+    (tmp_path / "folds.py").write_text(FOLDS)
+    done = nndiag(tmp_path, "watch", "--attribute", "auto", "--run-dir", "run", "folds.py", "32")
+    assert done.returncode == 0, done.stderr
+
+    done = nndiag(
+        *(tmp_path, "attribute", "run", "-m", "saliency", "--step", "120", "folds.py", "32")
+    )
+    assert done.returncode == 0, done.stderr
+    written = {path.name for path in tmp_path.glob("run/rank-0/attributions/*saliency.json")}
+    assert written == {"step-120-saliency.json", "step-120-2-saliency.json"}
+    assert done.stdout.count("spike at step 120") == 2
+
+
+# Sample 7 of the batches of rank 1 is broken; ranks as forks, which takes no launcher.
+RANKS = """
+import os, sys, torch, torch.nn as nn, torch.nn.functional as F, torch.distributed as dist
+def main(rank):
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2"}
+    dist.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=rank, world_size=2)
+    torch.manual_seed(0)
+    net = nn.parallel.DistributedDataParallel(nn.Sequential(nn.Linear(8, 2)))
+    opt = torch.optim.SGD(net.parameters(), 1e-3)
+    torch.manual_seed(rank)
+    for step in range(60):
+        x = torch.randn(16, 8)
+        if rank == 1 and step == 50: x[7, 5] = 900.0
+        opt.zero_grad(); F.mse_loss(net(x), x[:, :2]).backward(); opt.step()
+    dist.destroy_process_group()
+if __name__ == "__main__":
+    import subprocess
+    if len(sys.argv) > 2:
+        main(int(sys.argv[2]))
+    else:  # like torchrun: a status of its own, and each rank has to end well
+        ranks = [subprocess.Popen([sys.executable, __file__, sys.argv[1], str(r)]) for r in (0, 1)]
+        sys.exit(any([rank.wait() for rank in ranks]))
+"""
+
+
+def test_of_several_ranks_one_does_the_work_for_all(tmp_path: Path) -> None:
+    (tmp_path / "ranks.py").write_text(RANKS)
+    done = nndiag(
+        *(tmp_path, "watch", "--attribute", "saliency", "--run-dir", "run"),
+        *("ranks.py", str(tmp_path / "store")),
+    )
+    assert done.returncode == 0, done.stderr
+
+    done = nndiag(
+        *(tmp_path, "attribute", "run", "-m", "input-x-gradient", "--step", "end"),
+        *("ranks.py", str(tmp_path / "again")),
+    )
+
+    assert done.returncode == 0, done.stderr
+    written = [str(one.parent.parent.name) for one in tmp_path.rglob("end-input-x-gradient.json")]
+    assert sorted(written) == ["rank-0", "rank-1"]
+    assert done.stderr.count("attributions by input-x-gradient") == 2  # once for each rank
+    assert done.stderr.count("the script was stopped") == 1
+    assert "failed" not in done.stderr
+
+
+def test_a_launcher_that_makes_a_failure_of_it_is_no_failure(watched: tuple[Path, str]) -> None:
+    folder, _ = watched
+    (folder / "launch.py").write_text(
+        "import subprocess, sys\n"
+        "sys.exit(subprocess.run([sys.executable, 'train.py', '32']).returncode and 1)\n"
+    )
+    done = nndiag(folder, "attribute", "run", "-m", "saliency", "--step", "end", "launch.py")
+
+    assert done.returncode == 0, done.stderr
+    (folder / "plain.py").write_text("print(1)")
+    done = nndiag(folder, "attribute", "run", "-m", "saliency", "--step", "end", "plain.py")
+    assert done.returncode == 2  # though what an earlier one wrote is there
+
+
+def test_a_compiled_model_is_found_and_nothing_is_said_of_our_hook(tmp_path: Path) -> None:
+    script = SCRIPT.replace("opt = ", 'net = torch.compile(net, backend="eager")\nopt = ')
+    (tmp_path / "train.py").write_text(script.replace("range(160)", "range(130)"))
+    nndiag(tmp_path, "watch", "--attribute", "saliency", "--run-dir", "run", "train.py", "8")
+
+    done = nndiag(
+        *(tmp_path, "attribute", "run", "-m", "saliency", "--step", "end", "train.py", "8")
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "hook" not in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nndiag.readers.attributions import kept_nothing_because
 from tests.adapters.observed import Train
 
 SPIKE = """
@@ -31,6 +32,7 @@ def test_a_disk_without_room_for_a_batch_costs_the_batch_alone(train: Train) -> 
     assert not list((full.rank / "captures").iterdir())
     [note] = [event["text"] for event in full.of_kind("note")]
     assert note == "a batch could not be kept for attributions: No space left on device"
+    assert kept_nothing_because(str(full.run_dir)) == "No space left on device"
     assert full.of_kind("exit")  # the journal is whole
 
 
@@ -41,3 +43,24 @@ def test_attributions_that_fail_leave_the_batch_and_the_exit_status(train: Train
     assert run.status == 0
     assert "no attributions: " in run.stderr
     assert {path.name for path in (run.rank / "captures").iterdir()} == {"step-40", "end"}
+
+
+OF_A_CLASS = """
+import torch, torch.nn as nn, torch.nn.functional as F
+class Batch:
+    def __init__(self): self.x = torch.randn(8, 4)
+class Net(nn.Module):
+    def __init__(self): super().__init__(); self.layer = nn.Linear(4, 2)
+    def forward(self, batch): return self.layer(batch.x)
+net = Net(); opt = torch.optim.SGD(net.parameters(), 0.01)
+for step in range(5):
+    opt.zero_grad(); net(Batch()).square().mean().backward(); opt.step()
+"""
+
+
+def test_arguments_that_cannot_be_kept_are_named_afterwards(train: Train) -> None:
+    run = train(OF_A_CLASS, attribute="auto")
+
+    assert not (run.rank / "captures").exists()
+    assert kept_nothing_because(str(run.run_dir)) == "the argument 0 is a Batch"
+    assert kept_nothing_because(str(train(SPIKE, "", attribute="saliency").run_dir)) == ""

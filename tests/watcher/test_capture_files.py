@@ -65,3 +65,13 @@ def test_a_short_write_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.Monke
     tensors.write_tensors(str(tmp_path / "x"), [tensor("t", numbers)])
 
     assert bytes(read_tensors(tmp_path / "x")["t"].content) == numbers
+
+
+def test_a_link_in_place_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "captures").symlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(OSError, match="symbolic link"):
+        capture_files.write(str(tmp_path), capture("step-3"))
+
+    assert list((tmp_path / "elsewhere").iterdir()) == []

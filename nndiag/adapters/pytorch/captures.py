@@ -10,6 +10,7 @@ Unlike all else, this waits for the loss of each step on the host.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,11 +25,12 @@ from nndiag.adapters.pytorch.leaps import Leaps
 from nndiag.adapters.pytorch.loss_taps import Scalar
 from nndiag.adapters.pytorch.loss_terms import Output, Terms, outputs_of, terms_of
 from nndiag.adapters.pytorch.parts import Parts
-from nndiag.adapters.pytorch.quiet import in_backward
+from nndiag.adapters.pytorch.quiet import in_backward, unseen
 from nndiag.adapters.pytorch.ranks import flat_shards, is_distributed, kind_of
 from nndiag.adapters.pytorch.raw_tensors import can_be_written, named
 from nndiag.adapters.pytorch.sample_losses import element_losses
-from nndiag.adapters.pytorch.shortlist import Shortlist
+from nndiag.adapters.pytorch.shortlist import Room, Shortlist
+from nndiag.vocabulary.methods import NOT_KEPT
 
 IDLE = 20  # measured backward calls without the model that is followed: another trains by now
 
@@ -50,7 +52,8 @@ class Call:
 class Kept:
     """What is kept of a batch: tensors of its first rows."""
 
-    step: int
+    step: int  # of the optimizer that holds the parameters of the model
+    owner: str  # the name of that optimizer
     loss: float
     tree: Tree
     made_of: Mapping[str, object]  # kind of the loss, its numbers
@@ -64,11 +67,16 @@ class Captures:
         self._parts = parts
         # Held on to: what a function of the script made is gone when the script ends.
         self._model: nn.Module | None = None
+        self._among = 0  # models that were called, when it was chosen
         self._idle = 0  # measured backward calls since it was called last
+        self._called: dict[int, nn.Module] | None = None  # while another one is looked for
         self._call: Call | None = None
         self._is_old = False  # a step has ended since that call
         self._leaps = Leaps()
-        self._shortlist = Shortlist()
+        self._room = Room()
+        self._shortlist = Shortlist(self._room)
+        self._shortlists: dict[int, tuple[weakref.ref[nn.Module], Shortlist]] = {}  # by id(model)
+        self._names: set[str] = set()  # of all that was kept, dropped ones included
         self._newest: Kept | None = None
         self._told: set[str] = set()
 
@@ -81,13 +89,17 @@ class Captures:
 
     def follows(self, module: nn.Module) -> bool:
         """Whether a call of this module is wanted: asked at each call of any."""
+        if self._called is not None:
+            self._called[id(module)] = module
         return module is self._model
 
     def saw_call(self, args: Any, kwargs: Any, output: Any) -> None:
         """Remember the call; nothing is copied."""
         if torch.is_grad_enabled() and not in_backward():
-            self._call = Call(args, kwargs, outputs_of(output))
-            self._idle, self._is_old = 0, False
+            self._call = None  # first: what it held is free for this one
+            with unseen() as allowed:
+                self._call = Call(args, kwargs, outputs_of(output) if allowed else ())
+            self._idle, self._is_old, self._called = 0, False, None
 
     def saw_backward(self, losses: Iterable[Tensor], value: Scalar) -> None:
         """Keep the batch if its loss leaps; else its first rows, if the step is measured."""
@@ -95,8 +107,10 @@ class Captures:
         call, loss = self._call, float(value)
         if call is None:
             self._idle += recording
-            if recording and (self._model is None or self._idle > IDLE):
+            if recording and self._model is None:
                 self._choose(self._parts.stats.modules.values())
+            elif self._idle > IDLE:
+                self._look_for_another()
             return
         terms = terms_of(losses, call.outputs)
         if not terms.any:
@@ -105,7 +119,7 @@ class Captures:
         score = self._leaps.score(loss)
         if not score:
             self._shortlist.saw_usual()
-        if score and self._shortlist.wants(self._parts.observers.steps, score):
+        if score and self._shortlist.wants(self._place()[0], score):
             self._keep(call, terms, loss, score)
         elif recording and math.isfinite(loss):
             self._newest = self._rows_of(call, terms, loss, ROWS) or self._newest
@@ -131,6 +145,16 @@ class Captures:
 
     # -- which model
 
+    def _look_for_another(self) -> None:
+        """Choose among what is called from one backward call to the next.
+
+        What was measured before may still be of a model that is no longer trained.
+        """
+        called, self._called = self._called, {}
+        if called:
+            self._called = None
+            self._choose(called.values())
+
     def _choose(self, called: Iterable[nn.Module]) -> None:
         """Take the largest of the modules that no other called one holds."""
         modules = list(called)
@@ -142,7 +166,27 @@ class Captures:
         if module is not self._model:
             self._leaps.clear()
             self._newest = None
+            self._shortlist = self._shortlist_of(module)
         self._model, self._idle = module, 0
+        self._among = sum(size > 0 for size, _ in sizes)
+
+    def _shortlist_of(self, model: nn.Module) -> Shortlist:
+        """Each model has one of its own; two may train by turns."""
+        ref, known = self._shortlists.get(id(model), (None, None))
+        if ref is None or known is None or ref() is not model:  # ids are reused
+            known = Shortlist(self._room)
+            self._shortlists[id(model)] = weakref.ref(model), known
+        return known
+
+    def _place(self) -> tuple[int, str]:
+        """The step under way of the followed model, and the optimizer that counts it.
+
+        Of parameters that no optimizer is known to hold (copies of them are trained), the step of
+        the optimizer that is furthest.
+        """
+        observers = self._parts.observers
+        observer = None if self._model is None else observers.of_parameters(_own(self._model))
+        return (observers.steps, "") if observer is None else (observer.steps, observer.owner)
 
     # -- which batch
 
@@ -150,21 +194,29 @@ class Captures:
         kept = self._rows_of(call, terms, loss, rows=None)
         if kept is None:
             return
-        name = f"step-{kept.step}"
+        name = self._name_for(kept.step)
         why = "nonfinite" if math.isinf(score) else "spike"
         told = {"score": score, "before": self._leaps.usual}
         self._write(name, kept, why, told, self._shortlist.take(name, kept.step, score))
+
+    def _name_for(self, step: int) -> str:
+        """ "step-80"; "step-80-2" where there is one of that step: of the first fold, say."""
+        first = f"step-{step}"
+        names = (first, *(f"{first}-{i}" for i in range(2, len(self._names) + 3)))
+        name = next(free for free in names if free not in self._names)
+        self._names.add(name)
+        return name
 
     def _rows_of(self, call: Call, terms: Terms, loss: float, rows: int | None) -> Kept | None:
         """The batch of a call, or its first rows, as copies; None where it cannot be kept."""
         try:
             tree = tree_of(call.args, call.kwargs, rows=rows, most_bytes=BATCH_BYTES)
         except NotKept as reason:
-            self._tell(f"the batch could not be kept for attributions: {reason}")
+            self._tell(f"{NOT_KEPT[0]}{reason}")
             return None
         found = element_losses(terms)
         if found is None:
-            return Kept(self._parts.observers.steps, loss, tree, {}, {})
+            return Kept(*self._place(), loss, tree, {}, {})
         held = {
             **found.tensors,
             "samples": found.per_sample(tree.samples),
@@ -173,7 +225,7 @@ class Captures:
         }
         copies = {k: t.detach().clone() for k, t in held.items() if t is not None}
         of_loss = {k: t for k, t in copies.items() if can_be_written(t)}
-        return Kept(self._parts.observers.steps, loss, tree, found.described(), of_loss)
+        return Kept(*self._place(), loss, tree, found.described(), of_loss)
 
     # -- writing
 
@@ -183,6 +235,7 @@ class Captures:
         model = self.model
         if model is None:
             return
+        self._tell_which(model)
         weights = list(_state(model))
         missing = _why_not(model, weights)
         if missing:
@@ -192,6 +245,7 @@ class Captures:
         batch += [named(f"loss/{key}", tensor) for key, tensor in kept.of_loss.items()]
         described = {
             "step": kept.step,
+            "owner": kept.owner,
             "why": why,
             "loss": kept.loss,
             **told,
@@ -208,7 +262,14 @@ class Captures:
         try:
             self._parts.sink.capture(Capture(name, described, batch, written), replaced)
         except OSError as error:
-            self._tell(f"a batch could not be kept for attributions: {error.strerror or error}")
+            self._tell(f"{NOT_KEPT[1]}{error.strerror or error}")
+
+    def _tell_which(self, model: nn.Module) -> None:
+        """Of a generator and a discriminator, say: names are known by the first batch."""
+        if self._among > 1:
+            known = self._parts.discovery.place(model)
+            called = kind_of(model) if known is None else known[0].name
+            self._tell(f"batches are kept of {called} alone, the largest of {self._among} models")
 
     def _tell(self, text: str) -> None:
         if text not in self._told:
@@ -228,10 +289,15 @@ def _parts_of(module: nn.Module) -> Iterator[nn.Module]:
             stack.extend(child for child in part._modules.values() if child is not None)
 
 
+def _own(module: nn.Module) -> list[Tensor]:
+    """Its parameters, each once."""
+    held = {id(p): p for part in _parts_of(module) for p in part._parameters.values()}
+    return [p for p in held.values() if p is not None]
+
+
 def _size(module: nn.Module) -> int:
     """Numbers in its parameters."""
-    own = {id(p): p for part in _parts_of(module) for p in part._parameters.values()}
-    return sum(p.numel() for p in own.values() if p is not None and not nn.parameter.is_lazy(p))
+    return sum(p.numel() for p in _own(module) if not nn.parameter.is_lazy(p))
 
 
 def bare(model: nn.Module) -> nn.Module:

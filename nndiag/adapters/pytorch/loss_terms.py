@@ -18,10 +18,12 @@ from typing import Any
 from torch import Tensor
 
 from nndiag.adapters.pytorch.loss_facts import VIEWS
+from nndiag.adapters.pytorch.tensor_stats import is_measurable
 
 MAX_NODES = 2000  # between the loss and the call: another model may stand there
 MAX_OUTPUTS = 16
 MAX_DEPTH = 4
+HELD_BYTES = 4 << 20  # of an output, until the backward call that it is for
 
 # Graph node -> what docs/attribution.md calls the loss.
 KINDS = {
@@ -57,10 +59,11 @@ class Output:
     shape: tuple[int, ...]
     version: int
     tensor: weakref.ref[Tensor]
+    alias: Tensor | None = None  # of its memory, without its graph: no variable may hold it
 
     def value(self) -> Tensor | None:
         """The tensor, if it still is there as it was."""
-        tensor = self.tensor()
+        tensor = self.tensor() if self.alias is None else self.alias
         return tensor if tensor is not None and tensor._version == self.version else None
 
 
@@ -114,12 +117,22 @@ class Terms:
 
 
 def outputs_of(returned: Any) -> tuple[Output, ...]:
-    """The tensors in what a call returned that a loss can hang on."""
+    """The tensors in what a call returned that a loss can hang on.
+
+    Of small ones the memory is held: in `l1_loss(model(x), y)` nobody else does until backward.
+    """
     return tuple(
-        Output(path, number, tuple(t.shape), t._version, weakref.ref(t))
+        Output(path, number, tuple(t.shape), t._version, weakref.ref(t), _alias(t))
         for path, t in _tensors(returned, ())
         if t.ndim and t.grad_fn is not None and (number := _number(t.grad_fn)) is not None
     )[:MAX_OUTPUTS]
+
+
+def _alias(tensor: Tensor) -> Tensor | None:
+    """It has the version of the tensor itself: what is done to that in place shows."""
+    if not is_measurable(tensor) or tensor.untyped_storage().nbytes() > HELD_BYTES:
+        return None
+    return tensor.detach()
 
 
 def terms_of(losses: Iterable[Tensor], outputs: Sequence[Output]) -> Terms:

@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from nndiag.adapters.pytorch.discovery import Discovery
 from nndiag.adapters.pytorch.optimizer_hooks import StepObserver
@@ -50,6 +50,17 @@ class Observers:
         if observer is not None:
             self._by_id[id(optimizer)] = (weakref.ref(optimizer), observer)
         return observer
+
+    def of_parameters(self, parameters: Iterable[Tensor]) -> StepObserver | None:
+        """Who follows the optimizer of these parameters; None before its first step.
+
+        Of several in use the one that holds most of them; one that was put aside is not in use.
+        """
+        held = {id(p): p for p in parameters}
+        holders = [(o, count) for o in self._all if (count := o.count_of(held))]
+        newest = max((o.newest for o, _ in holders), default=0)
+        in_use = [(count, o) for o, count in holders if newest - o.newest <= MAX_OPTIMIZERS]
+        return max(in_use, key=lambda pair: pair[0], default=(0, None))[1]
 
     def stepped(self, observer: StepObserver) -> list[StepObserver]:
         """Note one step; the observers in use.

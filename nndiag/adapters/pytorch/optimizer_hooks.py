@@ -6,7 +6,7 @@ Shapes: P parameters with a gradient. Norms are Euclidean; gradient norms are th
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,6 +75,11 @@ class StepObserver:
             and len(parameters) == len(self._parameters)
             and all(ref() is p for ref, p in zip(self._parameters, parameters, strict=True))
         )
+
+    def count_of(self, held: Mapping[int, Tensor]) -> int:
+        """How many of these parameters, by their ids, its optimizer held when it was made."""
+        alive = (ref() for ref in self._parameters)
+        return sum(p is not None and held.get(id(p)) is p for p in alive)
 
     def parameters(self, optimizer: torch.optim.Optimizer) -> list[Tensor]:
         return [p for group in optimizer.param_groups for p in group["params"]]
