@@ -79,7 +79,7 @@ def test_a_huge_feature_of_one_sample_is_found(train: Train, prelude: str, loss:
     assert carriers.stand_out and carriers.rows[0] == 7 and carriers.shares[0] > 0.3
     assert one.of == "loss" and one.samples[0].row == 7
     assert one.samples[0].at_sample == pytest.approx(one.samples[0].loss, rel=1e-4)
-    [best] = facts.parts(one.inputs[0], 0, 1)
+    [best] = facts.parts(one, one.inputs[0], 0, 1)
     assert best.index == (5,) and best.value == 300.0 and best.share > 0.5 and best.sign == 1
     assert "sample 7" in text(one) and "x[5] = 300" in text(one)
 
@@ -96,7 +96,7 @@ for step in range(90):
     one = spike(train(script, attribute="auto"))
 
     assert facts.carriers(one).rows[0] == 7 and one.of == "loss"
-    assert facts.parts(one.inputs[0], 0, 1)[0].index == (5,)
+    assert facts.parts(one, one.inputs[0], 0, 1)[0].index == (5,)
 
 
 def test_a_wrong_label_is_found_by_its_sample(train: Train):
@@ -106,7 +106,7 @@ def test_a_wrong_label_is_found_by_its_sample(train: Train):
     one = spike(train(script, attribute="auto"), 240)
 
     assert facts.carriers(one).rows[0] == 12 and facts.carriers(one).shares[0] > 0.8
-    assert facts.parts(one.inputs[0], 0, 1)[0].index == (3,)
+    assert facts.parts(one, one.inputs[0], 0, 1)[0].index == (3,)
 
 
 def test_a_sample_that_is_not_finite_is_named_with_its_feature(train: Train):
@@ -117,7 +117,7 @@ def test_a_sample_that_is_not_finite_is_named_with_its_feature(train: Train):
     one = spike(watched)
 
     assert one.why == "nonfinite" and facts.carriers(one).nonfinite == (9,)
-    assert "its input is not finite at 0[2]" in one.failed
+    assert "its input is not finite at x[2]" in one.failed
     assert "1 of 32 samples has a loss that is not finite: sample 9" in text(one)
     found, _ = attributions_of(str(watched.run_dir))
     [end] = [one for one in found if one.why == "end"]
@@ -147,7 +147,7 @@ def test_a_bad_token_is_found(train: Train):
     one = spike(train(WORDS, attribute="auto"), 80)
 
     assert facts.carriers(one).rows[0] == 20 and one.samples[0].row == 20
-    [best] = facts.parts(one.inputs[0], 0, 1)
+    [best] = facts.parts(one, one.inputs[0], 0, 1)
     assert (one.inputs[0].name, best.index, best.value) == ("input_ids", (4,), 59)
     assert "input_ids[4] = token 59" in text(one)
 
@@ -273,4 +273,4 @@ for step in range(60):
     assert {("rank-0", "end"), ("rank-1", "end"), ("rank-1", "spike")} <= set(by_rank)
     one = by_rank["rank-1", "spike"]
     assert one.model == "Sequential" and facts.carriers(one).rows[0] == 4
-    assert facts.parts(one.inputs[0], 0, 1)[0].index == (8,)
+    assert facts.parts(one, one.inputs[0], 0, 1)[0].index == (8,)

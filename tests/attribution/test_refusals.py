@@ -234,7 +234,7 @@ def test_a_sample_that_is_not_finite_is_named_with_its_feature(tmp_path: Path):
         t.ask(known.model, kept)
 
     assert refusal.value.what == (
-        "sample 5: the loss (cross-entropy) is nan; its input is not finite at 0[13]"
+        "sample 5: the loss (cross-entropy) is nan; its input is not finite at x[13]"
     )
 
 
