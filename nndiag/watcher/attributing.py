@@ -50,49 +50,49 @@ def again(torch: Any, asked: dict[str, Any]) -> None:
 
     `asked`: rank_directories, names, answer, and the fields of a request. The script is not to
     train: if its first optimizer step comes before such a model does, it is ended too. Of several
-    processes one does the work. How it ended stands in the file `answer`, for a launcher has an
-    exit status of its own; such a one is told 0, or it would start the script anew.
+    processes the first that has the model does the work for all. How it ended stands in the file
+    `answer`, for a launcher has an exit status of its own; such a one is told 0, or it would start
+    the script anew.
     """
-    answer = str(asked.pop("answer", ""))
+    answer = str(asked.pop("answer"))
 
     def stop(text: str, status: int) -> None:
-        if not is_another():
-            write_answer(answer, status)
+        if write_answer(answer, status):
             say(text)
+        leave(status)
+
+    def leave(status: int) -> None:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
         os._exit(0 if is_one_of_several() else status)
 
-    def is_another() -> bool:
-        return (rank_and_world() or (_number("RANK"), 0))[0] > 0
-
     def is_one_of_several() -> bool:
         world = (rank_and_world() or (0, _number("WORLD_SIZE")))[1]
         return world > 1 or "TORCHELASTIC_RUN_ID" in os.environ
 
-    def await_answer() -> None:
-        """End together with the process that does the work: it may still hear from this one."""
+    def claim() -> None:
+        """Go on as the only one; else end when that one does: it may still hear from this one."""
+        if create(f"{answer}.claimed"):
+            return
         until = time.monotonic() + WAIT_S
         while not os.path.exists(answer) and time.monotonic() < until:
             time.sleep(0.05)
-        stop("", DONE)
+        leave(DONE)
 
     def called(module: Any, inputs: Any, output: Any) -> None:
         try:
             if not looking.is_it(module):
                 return
             handle.remove()
-            if is_another():
-                await_answer()
+            claim()
             looking.attribute(module, say)
         except Exception as error:
             stop(f"no attributions: {type(error).__name__}: {str(error)[:300]}", FAILED)
         stop("the model was there: the script was stopped", DONE)
 
     def stepped(*_: Any) -> None:
-        if is_another():
-            await_answer()
+        claim()
         stop(f"the script began to train, but {looking.why_not()}", NO_MODEL)
 
     os.environ["TORCH_COMPILE_DISABLE"] = "1"  # read when dynamo is loaded: hooks see all modules
@@ -109,10 +109,21 @@ def again(torch: Any, asked: dict[str, Any]) -> None:
         stop(MISSING if missing() else f"no attributions: {type(error).__name__}: {error}", FAILED)
 
 
-def write_answer(path: str, status: int) -> None:
-    """Tell how it ended; the first that does has said it."""
-    with contextlib.suppress(OSError), open(path, "x", encoding="ascii") as file:
-        json.dump({"status": status}, file)
+def create(path: str, content: str = "") -> bool:
+    """Write a new file; False where there is one: of several processes one is the first."""
+    try:
+        with open(path, "x", encoding="ascii") as file:
+            file.write(content)
+    except FileExistsError:
+        return False
+    except OSError:  # no room: then the exit status has to do
+        pass
+    return True
+
+
+def write_answer(path: str, status: int) -> bool:
+    """Tell how it ended; False where another process has told."""
+    return create(path, json.dumps({"status": status}))
 
 
 def read_answer(path: str) -> int | None:
