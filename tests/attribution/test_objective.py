@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nndiag.adapters.pytorch import loss_terms
 from tests.attribution import trainings as t
 
 B, FEATURES, C = 8, 5, 4
@@ -173,7 +174,17 @@ def test_the_loss_of_a_sample_is_the_one_that_the_training_saw(tmp_path: Path, n
         assert one.found.at_sample == pytest.approx(float(expected[one.row]), rel=1e-4)
 
 
-def test_a_hand_written_loss_whose_output_is_gone_tells_the_samples_alone(tmp_path: Path):
+def test_a_hand_written_loss_whose_output_no_variable_holds_is_worked_out_anew(tmp_path: Path):
+    model = Net()
+    captured = t.capture(tmp_path, model, lambda m: ((m(x2) - values) ** 2).mean())
+
+    assert captured.targets is not None and t.ask(model, captured).of == "loss"
+
+
+def test_a_hand_written_loss_whose_output_is_gone_tells_the_samples_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(loss_terms, "HELD_BYTES", 0)  # too large to be held
     model = Net()
     captured = t.capture(tmp_path, model, lambda m: ((m(x2) - values) ** 2).mean())
 
