@@ -171,6 +171,12 @@ def test_each_fold_has_its_own_steps_and_loses_no_leap_of_another(train: Train):
     assert len(set(owners)) == 3
 
 
+def test_another_model_is_followed_though_hardly_a_step_is_measured(train: Train):
+    told = kept(train(QUICK + FOLDS, attribute="auto", every=1000))
+
+    assert {"step-60", "step-80", "step-80-2", "step-80-3"} <= set(told)
+
+
 GAN = """
 G = nn.Sequential(nn.Linear(2, 64), nn.ReLU(), nn.Linear(64, 4)); D = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
 g, d, bce = torch.optim.Adam(G.parameters()), torch.optim.Adam(D.parameters()), F.binary_cross_entropy_with_logits

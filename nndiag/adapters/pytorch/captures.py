@@ -32,7 +32,7 @@ from nndiag.adapters.pytorch.sample_losses import element_losses
 from nndiag.adapters.pytorch.shortlist import Room, Shortlist
 from nndiag.vocabulary.methods import NOT_KEPT
 
-IDLE = 20  # measured backward calls without the model that is followed: another trains by now
+IDLE = 20  # backward calls without the model that is followed: another trains by now
 
 ROWS = 16  # of the last measured batch
 BATCH_BYTES = 256 << 20
@@ -68,7 +68,7 @@ class Captures:
         # Held on to: what a function of the script made is gone when the script ends.
         self._model: nn.Module | None = None
         self._among = 0  # models that were called, when it was chosen
-        self._idle = 0  # measured backward calls since it was called last
+        self._idle = 0  # backward calls since it was called last
         self._called: dict[int, nn.Module] | None = None  # while another one is looked for
         self._call: Call | None = None
         self._is_old = False  # a step has ended since that call
@@ -106,7 +106,7 @@ class Captures:
         recording = self._parts.forward.recording
         call, loss = self._call, float(value)
         if call is None:
-            self._idle += recording
+            self._idle += 1
             if recording and self._model is None:
                 self._choose(self._parts.stats.modules.values())
             elif self._idle > IDLE:
