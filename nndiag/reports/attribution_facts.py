@@ -280,6 +280,8 @@ def belongs_to(attribution: Attribution, findings: Sequence[Finding]) -> bool:
     if attribution.why == "end":
         return True
     for finding in findings:
+        if finding.owner and attribution.owner and finding.owner != attribution.owner:
+            continue
         start, end = finding.step_start, finding.step_end
         if start is not None and start - NEAR <= attribution.step <= (
             math.inf if end is None else end + NEAR

@@ -162,6 +162,14 @@ def test_a_batch_belongs_to_a_finding_about_its_step(
     assert attribution_facts.belongs_to(IMAGE, [finding(start, end)])  # the last batch always
 
 
+def test_a_batch_does_not_belong_to_the_finding_of_another_optimizer() -> None:
+    of_other = [replace(finding(199, 201), owner="Adam-1")]
+
+    assert not attribution_facts.belongs_to(replace(SPIKE, owner="Adam"), of_other)
+    assert attribution_facts.belongs_to(replace(SPIKE, owner="Adam-1"), of_other)
+    assert attribution_facts.belongs_to(SPIKE, of_other)  # of a run with one optimizer
+
+
 @given(TEXTS, TEXTS)
 def test_text_of_a_file_moves_no_cursor(name: str, note: str) -> None:
     one = replace(
