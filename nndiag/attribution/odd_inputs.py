@@ -7,27 +7,16 @@ still do.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 
 from nndiag.attribution.captured import Captured
+from nndiag.records import OddInput
 
 ODD = 5.0  # times the usual largest number of a sample. Our own choice: normal data stay below
 USUAL = 0.75  # quantile over the samples: of single numbers the median is far below many
 FEWEST = 4  # samples, for one to be unlike the others
 MOST = 5  # samples that are named
-
-
-@dataclass(frozen=True, slots=True)
-class OddInput:
-    """The largest number of a sample that has a larger one than all others of its batch."""
-
-    row: int
-    name: str  # of the input
-    index: tuple[int, ...]
-    value: float
-    usual: float  # upper quartile over the samples of their largest |number|
 
 
 def odd_inputs(captured: Captured) -> list[OddInput]:
