@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from nndiag.adapters.base import Capture
 from nndiag.adapters.pytorch.call_tree import NotKept, Tree, tree_of
-from nndiag.adapters.pytorch.discovery import WRAPPERS
+from nndiag.adapters.pytorch.discovery import bare
 from nndiag.adapters.pytorch.leaps import Leaps
 from nndiag.adapters.pytorch.loss_taps import Scalar
 from nndiag.adapters.pytorch.loss_terms import Output, Terms, outputs_of, terms_of
@@ -298,16 +298,6 @@ def _own(module: nn.Module) -> list[Tensor]:
 def _size(module: nn.Module) -> int:
     """Numbers in its parameters."""
     return sum(p.numel() for p in _own(module) if not nn.parameter.is_lazy(p))
-
-
-def bare(model: nn.Module) -> nn.Module:
-    """The user's own model inside what wraps it for many devices, or for a compiler."""
-    while attribute := WRAPPERS.get(type(model).__name__):
-        inner = getattr(model, attribute, None)
-        if not isinstance(inner, nn.Module):
-            break
-        model = inner
-    return model
 
 
 def _state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -120,12 +120,7 @@ class Discovery:
             if above is None:
                 break
             top = above
-        while attribute := WRAPPERS.get(type(top).__name__):
-            inner = getattr(top, attribute, None)
-            if not isinstance(inner, nn.Module):
-                break
-            top = inner
-        return top
+        return bare(top)
 
     def learn(self, seen: Iterable[nn.Module]) -> bool:
         """Find the models of the modules that ran. True if there was a new one."""
@@ -219,3 +214,13 @@ class Discovery:
             if not model.order and not model.prefix:  # no name was written yet
                 model.prefix = model.name
                 model.refresh()
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """The user's own model inside what wraps it for many devices, or for a compiler."""
+    while attribute := WRAPPERS.get(type(model).__name__):
+        inner = getattr(model, attribute, None)
+        if not isinstance(inner, nn.Module):
+            break
+        model = inner
+    return model
